@@ -1,0 +1,272 @@
+"""The py4j edge: our Java compiled and installed in the driver's JVM, its questions answered, and the JVM services the driver needs."""
+
+import json
+import logging
+import tempfile
+from collections.abc import Callable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar
+
+from py4j.protocol import Py4JJavaError
+from pyspark.errors.exceptions.captured import CapturedException
+from pyspark.java_gateway import ensure_callback_server_started
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.types import DataType
+from pyspark.sql.udf import UserDefinedFunction
+from pyspark.util import PythonEvalType
+
+from dlsql.errors import DlsqlError, error
+
+_LOG = logging.getLogger("dlsql")
+_SOURCES = ("Language", "Functions", "Metastore")  # each may use those before it
+
+_T = TypeVar("_T")
+Question = Mapping[str, Any]
+Answer = Callable[[SparkSession, Question], Any]
+
+
+class Bridge:
+    """Our half of a driver's JVM. One for each Spark application; `attach` in session.py makes it."""
+
+    def __init__(self, spark: SparkSession, answer: Answer) -> None:
+        self.context = spark.sparkContext
+        self._jvm: Any = spark._jvm
+        ensure_callback_server_started(self.context._gateway)  # type: ignore[attr-defined]
+        self._loader = _compile(self._jvm)
+        self._python = self._new("Language$Python", _Callback(self, answer))
+
+    def _new(self, name: str, *arguments: Any) -> Any:
+        """An instance of one of our classes. A proxy of a Python object must travel as a method's argument, not in a Java array."""
+        values = self._jvm.java.util.ArrayList()
+        for argument in arguments:
+            values.add(argument)
+        return self._loader.loadClass(f"dlsql.{name}").getConstructors()[0].newInstance(values.toArray())
+
+    def install(self, spark: SparkSession, scalars: tuple[str, ...], tables: tuple[str, ...]) -> None:
+        """Teaches the language to every session that is made from now on: parser by extension, functions among Spark's built-in ones.
+
+        A function that is injected by an extension counts as temporary, and a persistent view may not use one; a built-in may.
+        """
+        spark._jsparkSession.extensions().injectParser(self._new("Language$ParserFactory", self._python))
+        analysis = self._jvm.org.apache.spark.sql.catalyst.analysis
+        self._register(analysis.FunctionRegistry.builtin(), "Functions$Scalar", scalars)
+        self._register(analysis.TableFunctionRegistry.builtin(), "Functions$Table", tables)
+
+    def _register(self, registry: Any, builder: str, names: tuple[str, ...]) -> None:
+        catalyst, some = self._jvm.org.apache.spark.sql.catalyst, self._jvm.scala.Option.apply
+        for name in names:
+            identifier = catalyst.FunctionIdentifier(name, some("builtin"), some("system"))
+            registry.registerFunction(identifier, catalyst.expressions.ExpressionInfo("dlsql", name), self._new(builder, self._python, name))
+
+    def clone(self, spark: SparkSession, scalars: tuple[str, ...], tables: tuple[str, ...]) -> SparkSession:
+        """A session with the settings, views and current database of another, and with the language.
+
+        A session that has run a query keeps its parser for good, so it cannot be taught in place.
+        """
+        jsession = spark._jsparkSession.cloneSession()
+        self._register(jsession.sessionState().functionRegistry(), "Functions$Scalar", scalars)
+        self._register(jsession.sessionState().tableFunctionRegistry(), "Functions$Table", tables)
+        return self.session(jsession)
+
+    def session(self, jsession: Any) -> SparkSession:
+        """A JVM session as Python's."""
+        return SparkSession(self.context, jsparkSession=jsession)
+
+    def knows_language(self, spark: SparkSession) -> bool:
+        """Whether a session has our parser."""
+        parser = spark._jsparkSession.sessionState().sqlParser()
+        proxies = self._jvm.java.lang.reflect.Proxy
+        return bool(proxies.isProxyClass(parser.getClass())) and proxies.getInvocationHandler(parser).getClass().getName().startswith("dlsql.")
+
+    def bound(self, udf: UserDefinedFunction, plan: Mapping[str, Any]) -> Any:
+        """An answer to "bind": the worker's function, and how the arguments feed it."""
+        pair = self._jvm.java.util.ArrayList()
+        pair.add(udf._judf)  # type: ignore[attr-defined]
+        pair.add(json.dumps(plan))
+        return pair
+
+    def query(self, text: str, placeholder: str) -> Any:
+        """An answer to "table": a query over a stand-in relation."""
+        pair = self._jvm.java.util.ArrayList()
+        pair.add(text)
+        pair.add(placeholder)
+        return pair
+
+    def dataset(self, frame: DataFrame) -> Any:
+        """A DataFrame as the JVM's."""
+        return frame._jdf
+
+    def refusal(self, raised: DlsqlError) -> Any:
+        """An error as the JVM throws it."""
+        return self._new("Language$Refusal", raised.condition, raised.sqlstate, str(raised))
+
+    def metastore(self, spark: SparkSession, database: str) -> "Metastore":
+        """The partitions of a database's tables."""
+        return Metastore(self._new("Metastore", spark._jsparkSession, database), self._jvm)
+
+    def files(self) -> "Files":
+        """The file systems that Spark's own settings reach."""
+        return Files(self._jvm, self.context._jsc.hadoopConfiguration())  # type: ignore[attr-defined]
+
+    def database_location(self, spark: SparkSession, database: str) -> str:
+        """Where a database keeps its tables."""
+        return str(spark._jsparkSession.sharedState().externalCatalog().getDatabase(database).locationUri().toString())
+
+    def tables_read(self, frame: DataFrame) -> tuple[str, ...]:
+        """The tables that a query reads, by full name."""
+        plan = frame._jdf.queryExecution().analyzed().collectLeaves().iterator()
+        names = set()
+        while plan.hasNext():
+            leaf = plan.next()
+            if leaf.getClass().getSimpleName() in ("HiveTableRelation", "LogicalRelation"):
+                table = leaf.tableMeta() if leaf.getClass().getSimpleName() == "HiveTableRelation" else leaf.catalogTable()
+                if leaf.getClass().getSimpleName() == "LogicalRelation":
+                    if table.isEmpty():
+                        continue
+                    table = table.get()
+                names.add(str(table.identifier().unquotedString()))
+        return tuple(sorted(names))
+
+
+class _Callback:
+    """A java.util.function.BiFunction: py4j can proxy a JDK interface, and none from the loader of our classes."""
+
+    def __init__(self, bridge: Bridge, answer: Answer) -> None:
+        self._bridge, self._answer = bridge, answer
+
+    def apply(self, jsession: Any, question: str) -> Any:
+        """Answers one question of the JVM; an exception goes back as a Throwable, which is thrown there."""
+        try:
+            return self._answer(self._bridge.session(jsession), json.loads(question))
+        except DlsqlError as e:
+            return self._bridge.refusal(e)
+        except Py4JJavaError as e:
+            return e.java_exception
+        except CapturedException as e:
+            return e._origin if e._origin is not None else self._unexpected(e)
+        except BaseException as e:  # whatever it is, the JVM thread that waits must hear of it
+            return self._unexpected(e)
+
+    def _unexpected(self, raised: BaseException) -> Any:
+        _LOG.exception("dlsql failed on a question of the JVM")
+        return self._bridge.refusal(DlsqlError("DLSQL_INTERNAL", "XX000", f"{type(raised).__name__}: {raised}"))
+
+    class Java:
+        """What py4j reads."""
+
+        implements = ("java.util.function.BiFunction",)
+
+
+class Metastore:
+    """Partitions by their values, in one call each."""
+
+    def __init__(self, java: Any, jvm: Any) -> None:
+        self._java, self._jvm = java, jvm
+
+    def _map(self, values: Mapping[str, str]) -> Any:
+        made = self._jvm.java.util.HashMap()
+        for key, value in values.items():
+            made.put(key, value)
+        return made
+
+    def list(self, table: str, values: Mapping[str, str]) -> list[dict[str, str]]:
+        """The partitions that agree with `values`: each its columns, and its location under ''."""
+        found: list[dict[str, str]] = json.loads(self._java.list(table, self._map(values)))
+        return found
+
+    def add(self, table: str, values: Mapping[str, str], location: str) -> bool:
+        """Adds a partition, atomically; False if there is one."""
+        return bool(self._java.add(table, self._map(values), location))
+
+    def move(self, table: str, values: Mapping[str, str], location: str) -> None:
+        """Points a partition to another location, atomically."""
+        self._java.move(table, self._map(values), location)
+
+    def drop(self, table: str, values: Mapping[str, str]) -> bool:
+        """Takes a partition away and leaves its files; False if there is none."""
+        return bool(self._java.drop(table, self._map(values)))
+
+
+class Files:
+    """Files through Spark's Hadoop FileSystem, whatever the scheme."""
+
+    def __init__(self, jvm: Any, configuration: Any) -> None:
+        self._path: Any = jvm.org.apache.hadoop.fs.Path
+        self._configuration = configuration
+
+    def _at(self, path: str) -> tuple[Any, Any]:
+        place = self._path(path)
+        return place.getFileSystem(self._configuration), place
+
+    def read(self, path: str) -> bytes:
+        """A file's bytes; through a temporary file, since py4j would carry them as base64 text."""
+        return self._guarded("read", path, lambda: self._read(path))
+
+    def _read(self, path: str) -> bytes:
+        system, place = self._at(path)
+        with tempfile.TemporaryDirectory() as folder:
+            local = f"{folder}/file"
+            system.copyToLocalFile(False, place, self._path(f"file://{local}"), True)
+            return Path(local).read_bytes()
+
+    def write(self, path: str, data: bytes) -> None:
+        """Writes a new file under a name of its own and renames it, so that no reader sees half of it."""
+        self._guarded("write", path, lambda: self._write(path, data))
+
+    def _write(self, path: str, data: bytes) -> None:
+        system, place = self._at(path)
+        parted = self._path(f"{path}.part")
+        with tempfile.TemporaryDirectory() as folder:
+            local = f"{folder}/file"
+            Path(local).write_bytes(data)
+            system.copyFromLocalFile(True, True, self._path(f"file://{local}"), parted)
+        if not system.rename(parted, place):
+            raise OSError("a file of that name is there already")
+
+    def delete(self, path: str) -> None:
+        """Removes a file or a folder with all that is in it, if it is there."""
+
+        def delete() -> None:
+            system, place = self._at(path)
+            system.delete(place, True)
+
+        self._guarded("delete", path, delete)
+
+    def list(self, path: str) -> list[tuple[str, float]]:
+        """The full names in a folder, sorted, each with the second it was modified; nothing where there is no folder."""
+
+        def entries() -> list[tuple[str, float]]:
+            system, place = self._at(path)
+            if not system.exists(place):
+                return []
+            return sorted((str(one.getPath().toString()), one.getModificationTime() / 1000) for one in system.listStatus(place))
+
+        return self._guarded("list", path, entries)
+
+    def _guarded(self, verb: str, path: str, action: Callable[[], _T]) -> _T:
+        try:
+            return action()
+        except Py4JJavaError as e:
+            reason = str(e.java_exception.toString()).split("\n")[0]
+        except (CapturedException, OSError) as e:
+            reason = str(e).split("\n")[0]
+        raise error("DLSQL_STORAGE", problem=f"Could not {verb} {path}: {reason}")
+
+
+def scalar_arrow_udf(function: Callable[..., Any], returns: DataType, name: str) -> UserDefinedFunction:
+    """A worker's function over Arrow arrays as a Spark function of this name."""
+    return UserDefinedFunction(function, returns, name=name, evalType=PythonEvalType.SQL_SCALAR_ARROW_UDF, deterministic=True)
+
+
+def _compile(jvm: Any) -> Any:
+    """The class loader of our Java, compiled by the Janino that Spark ships: no jar, no JDK, no build step."""
+    loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
+    for name in _SOURCES:
+        compiler = jvm.org.codehaus.janino.SimpleCompiler()
+        compiler.setParentClassLoader(loader)
+        compiler.setSourceVersion(8)
+        compiler.setTargetVersion(8)
+        compiler.cook((files("dlsql") / "jvm" / f"{name}.java").read_text())
+        loader = compiler.getClassLoader()
+    return loader

@@ -1,0 +1,183 @@
+package dlsql;
+
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import org.apache.spark.sql.Column;
+import org.apache.spark.sql.SparkSession;
+import org.apache.spark.sql.catalyst.InternalRow;
+import org.apache.spark.sql.catalyst.analysis.UnresolvedRelation;
+import org.apache.spark.sql.catalyst.expressions.*;
+import org.apache.spark.sql.catalyst.plans.logical.LogicalPlan;
+import org.apache.spark.sql.catalyst.util.MapData;
+import org.apache.spark.sql.execution.python.UserDefinedPythonFunction;
+import org.apache.spark.sql.internal.SQLConf;
+import org.apache.spark.sql.types.*;
+import scala.collection.immutable.Seq;
+
+/** Functions: at analysis Python is asked which model the call names and how its arguments feed it; the expressions are made here. */
+public class Functions {
+
+  public static Seq list(List values) {
+    return scala.jdk.javaapi.CollectionConverters.asScala(values).toSeq();
+  }
+
+  public static List unlist(Object values) {
+    return new ArrayList(scala.jdk.javaapi.CollectionConverters.asJava((scala.collection.Seq) values));
+  }
+
+  static SparkSession active() {
+    return org.apache.spark.sql.classic.SparkSession.active();
+  }
+
+  /** The value of a constant argument as text, a map as a map of texts, anything else as null. */
+  static Object constant(Expression e) {
+    if (!e.resolved() || !e.foldable()) return null;
+    Object value = e.eval(InternalRow.empty());
+    if (value instanceof MapData) {
+      MapData map = (MapData) value;
+      MapType type = (MapType) e.dataType();
+      Map texts = new HashMap();
+      for (int i = 0; i < map.numElements(); i++) {
+        Object item = map.valueArray().get(i, type.valueType());
+        texts.put(map.keyArray().get(i, type.keyType()).toString(), item == null ? null : item.toString());
+      }
+      return texts;
+    }
+    return value == null ? null : value.toString();
+  }
+
+  static Map describe(String name, DataType type) {
+    Map field = new HashMap();
+    field.put("name", name);
+    field.put("type", type instanceof org.apache.spark.ml.linalg.VectorUDT ? "vector" : type.catalogString());
+    return field;
+  }
+
+  /** A scalar function of the language, as a function builder. */
+  public static class Scalar extends scala.runtime.AbstractFunction1 {
+    private final Language.Python python;
+    private final String name;
+
+    public Scalar(Language.Python python, String name) {
+      this.python = python;
+      this.name = name;
+    }
+
+    public Object apply(Object given) {
+      List args = unlist(given);
+      Map question = Language.Python.question("bind");
+      question.put("function", name);
+      question.put("model", args.isEmpty() ? null : constant((Expression) args.get(0)));
+      List fields = new ArrayList();
+      boolean struct = args.size() == 2 && ((Expression) args.get(1)).dataType() instanceof StructType;
+      Expression whole = struct ? (Expression) args.get(1) : null;
+      if (struct) {
+        for (StructField f : ((StructType) whole.dataType()).fields()) fields.add(describe(f.name(), f.dataType()));
+      } else {
+        for (int i = 1; i < args.size(); i++) {
+          Expression e = (Expression) args.get(i);
+          fields.add(describe(e instanceof NamedExpression ? ((NamedExpression) e).name() : null, e.dataType()));
+        }
+      }
+      question.put("struct", Boolean.valueOf(struct));
+      question.put("masked", Boolean.valueOf(struct && whole.nullable()));
+      question.put("arguments", fields);
+      List answer = (List) python.ask(active(), question);
+      UserDefinedPythonFunction udf = (UserDefinedPythonFunction) answer.get(0);
+      Map plan = (Map) Language.Python.read((String) answer.get(1), Map.class);
+
+      List inputs = new ArrayList();
+      if (((Boolean) plan.get("masked")).booleanValue()) inputs.add(new IsNotNull(whole));
+      for (Object one : (List) plan.get("inputs")) {
+        Map input = (Map) one;
+        int place = ((Integer) input.get("place")).intValue();
+        Expression e = struct ? new GetStructField(whole, place, scala.Option.empty()) : (Expression) args.get(place + 1);
+        inputs.add(converted(e, (String) input.get("cast")));
+      }
+      return answer((Expression) udf.builder(list(inputs)), (String) plan.get("answer"));
+    }
+
+    /** Spark's own ANSI cast to the type that the model was trained on; an ML vector becomes an array. */
+    private static Expression converted(Expression e, String type) {
+      if (type == null) return e;
+      if (type.equals("vector")) {
+        Column column = org.apache.spark.sql.classic.ExpressionUtils.column(e);
+        return org.apache.spark.sql.classic.ExpressionUtils.expression(org.apache.spark.ml.functions.vector_to_array(column, "float64"));
+      }
+      return new Cast(e, DataType.fromDDL(type), scala.Option.apply(SQLConf.get().sessionLocalTimeZone()), EvalMode.ANSI());
+    }
+
+    /** What the function shows of the network's whole answer. The network's call is the same for each, so that Spark runs it once. */
+    private static Expression answer(Expression whole, String part) {
+      if (part.equals("whole")) return whole;
+      if (part.equals("value")) {
+        List named = new ArrayList();
+        named.add(Literal.create("value", StringType$.MODULE$));
+        named.add(whole);
+        return new CreateNamedStruct(list(named));
+      }
+      if (part.equals("label")) return new GetStructField(whole, 0, scala.Option.apply("label"));
+      return new MapFromEntries(new GetStructField(whole, 2, scala.Option.apply("probabilities")));
+    }
+  }
+
+  /** A table function of the language: Python answers with a query over a stand-in relation, which becomes the TABLE argument. */
+  public static class Table extends scala.runtime.AbstractFunction1 {
+    private final Language.Python python;
+    private final String name;
+
+    public Table(Language.Python python, String name) {
+      this.python = python;
+      this.name = name;
+    }
+
+    public Object apply(Object given) {
+      List constants = new ArrayList();
+      List tables = new ArrayList();
+      for (Object arg : unlist(given)) {
+        if (arg instanceof FunctionTableSubqueryArgumentExpression) tables.add(((FunctionTableSubqueryArgumentExpression) arg).plan());
+        else constants.add(constant((Expression) arg));
+      }
+      Map question = Language.Python.question("table");
+      question.put("function", name);
+      question.put("constants", constants);
+      question.put("tables", Integer.valueOf(tables.size()));
+      Object answer = python.ask(active(), question);
+      if (answer instanceof org.apache.spark.sql.classic.Dataset) {
+        return ((org.apache.spark.sql.classic.Dataset) answer).queryExecution().analyzed();
+      }
+      List reply = (List) answer;
+      return parsed((String) reply.get(0)).transformUp(new Substitute((String) reply.get(1), (LogicalPlan) tables.get(0)));
+    }
+  }
+
+  static LogicalPlan parsed(String query) {
+    try {
+      return ((org.apache.spark.sql.classic.SparkSession) active()).sessionState().sqlParser().parsePlan(query);
+    } catch (Exception e) {
+      org.apache.spark.unsafe.Platform.throwException(e);
+      return null;
+    }
+  }
+
+  /** Puts a plan in the place of a relation that is named and not yet resolved. */
+  public static class Substitute extends scala.runtime.AbstractPartialFunction {
+    private final String name;
+    private final LogicalPlan plan;
+
+    public Substitute(String name, LogicalPlan plan) {
+      this.name = name;
+      this.plan = plan;
+    }
+
+    public boolean isDefinedAt(Object node) {
+      return node instanceof UnresolvedRelation && ((UnresolvedRelation) node).tableName().equals(name);
+    }
+
+    public Object applyOrElse(Object node, scala.Function1 otherwise) {
+      return isDefinedAt(node) ? plan : otherwise.apply(node);
+    }
+  }
+}

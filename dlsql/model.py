@@ -1,0 +1,182 @@
+"""What a model is: a name, its versions, and what each takes and gives. Pure data; types are written as Spark writes them."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from dlsql.errors import did_you_mean, error
+from dlsql.statements import Name
+
+_NUMBER = re.compile(r"(tinyint|smallint|int|bigint|float|double|boolean|decimal\(\d+,\d+\))")
+_ARRAY = re.compile(r"array<(tinyint|smallint|int|bigint|float|double|decimal\(\d+,\d+\))>")
+_TIMES = ("date", "timestamp", "timestamp_ntz")
+_STRING = re.compile(r"(string( collate .*)?|varchar\(\d+\)|char\(\d+\))")
+
+
+def kind_of(type: str) -> str | None:
+    """How a column of this type enters a network: number, time, category or numbers; None for a type that does not.
+
+    >>> kind_of("decimal(10,2)"), kind_of("timestamp"), kind_of("array<float>"), kind_of("map<string,int>")
+    ('number', 'time', 'numbers', None)
+    """
+    if _NUMBER.fullmatch(type):
+        return "number"
+    if _ARRAY.fullmatch(type):
+        return "numbers"
+    if type in _TIMES:
+        return "time"
+    return "category" if _STRING.fullmatch(type) else None
+
+
+def is_label_type(type: str) -> bool:
+    """Whether a classifier's label can have this type: any scalar."""
+    return kind_of(type) in ("number", "time", "category") or type == "binary"
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A column with its Spark type."""
+
+    name: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a model takes and what it answers."""
+
+    inputs: tuple[Field, ...]
+    label: Field
+    task: str  # classification | regression
+
+    @property
+    def raw_type(self) -> str:
+        """The Spark type that a worker returns for a row."""
+        if self.task == "regression":
+            return "double"
+        label = self.label.type
+        return f"struct<label:{label},probability:double,probabilities:array<struct<label:{label},probability:double>>>"
+
+    @property
+    def answer_type(self) -> str:
+        """The Spark type of PREDICT."""
+        return "double" if self.task == "regression" else self.label.type
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A row of the catalog's `models` table."""
+
+    namespace: str
+    model: str
+    version: int
+    run: str
+    status: str
+    model_type: str
+    task: str
+    engine: str
+    uri: str
+    sha256: str
+    bytes: int
+    parameters: int
+    inputs: str  # DDL
+    outputs: str  # DDL
+    options: Mapping[str, str]
+    statement: str
+    query: str
+    tables: tuple[str, ...]
+    seed: int
+    rows_trained: int
+    loss: float | None
+    metrics: Mapping[str, float]
+    seconds: float
+    libraries: Mapping[str, str]
+    owner: str
+    created_at: datetime
+    comment: str
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> Name:
+        """namespace.model@vN."""
+        return Name(self.namespace, self.model, self.version)
+
+    @property
+    def full_name(self) -> str:
+        """namespace.model."""
+        return f"{self.namespace}.{self.model}"
+
+    @property
+    def signature(self) -> Signature:
+        """What it takes and gives, read from its DDL."""
+        return Signature(fields_of(self.inputs), fields_of(self.outputs)[0], self.task)
+
+
+def ddl(fields: tuple[Field, ...]) -> str:
+    """Columns as Spark's DDL, every name quoted.
+
+    >>> ddl((Field("my col", "int"), Field("a`b", "array<float>")))
+    '`my col` int, `a``b` array<float>'
+    """
+    return ", ".join(f"`{one.name.replace('`', '``')}` {one.type}" for one in fields)
+
+
+def fields_of(text: str) -> tuple[Field, ...]:
+    """The inverse of `ddl`.
+
+    >>> fields_of("`my col` decimal(10,2), `a``b` array<float>")
+    (Field(name='my col', type='decimal(10,2)'), Field(name='a`b', type='array<float>'))
+    """
+    found = re.findall(r"`((?:[^`]|``)*)` ((?:[^,(`]|\([^)]*\))+)", text)
+    return tuple(Field(name.replace("``", "`"), type) for name, type in found)
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """An argument of PREDICT, or a field of its struct: what the bridge knows of a resolved expression."""
+
+    name: str | None
+    type: str
+
+
+def match(version: Version, function: str, arguments: tuple[Argument, ...], *, by_name: bool) -> tuple[int, ...]:
+    """For each input of the model, the place of the argument that feeds it.
+
+    By name where `by_name` (a struct), or where every argument has a name that the model knows; else by position.
+
+    Raises:
+        NotFoundError: an input has no argument.
+        TypeMismatchError: too many or too few arguments, or one of the wrong type.
+    """
+    inputs = version.signature.inputs
+    names = [argument.name.casefold() if argument.name else None for argument in arguments]
+    known = {one.name.casefold() for one in inputs}
+    if by_name or (len(set(names)) == len(names) and all(name in known for name in names)):
+        places = tuple(_place(version, one, names, arguments) for one in inputs)
+    elif len(arguments) == len(inputs):
+        places = tuple(range(len(inputs)))
+    else:
+        takes = ", ".join(one.name for one in inputs)
+        raise error("DLSQL_ARGUMENTS", function=function, problem=f"got {len(arguments)} features; `{version.full_name}` takes {len(inputs)}: {takes}.")
+    for one, place in zip(inputs, places, strict=True):
+        _check_type(version, one, arguments[place])
+    return places
+
+
+def _place(version: Version, wanted: Field, names: list[str | None], arguments: tuple[Argument, ...]) -> int:
+    try:
+        return names.index(wanted.name.casefold())
+    except ValueError:
+        hint = did_you_mean(wanted.name, [argument.name for argument in arguments if argument.name])
+        raise error("DLSQL_FEATURE_MISSING", name=version.full_name, feature=wanted.name, hint=hint) from None
+
+
+def _check_type(version: Version, wanted: Field, found: Argument) -> None:
+    if found.type in ("void", wanted.type):
+        return
+    kinds = kind_of(found.type), kind_of(wanted.type)
+    numeric_mix = "boolean" in (found.type, wanted.type)  # a truth value is no number to Spark's ANSI casts of columns
+    if kinds[0] != kinds[1] or numeric_mix:
+        hint = " Cast it: CAST(... AS DOUBLE)." if kinds == ("category", "number") else ""
+        raise error("DLSQL_FEATURE_TYPE", name=version.full_name, feature=wanted.name, expected=wanted.type.upper(), found=found.type.upper(), hint=hint)

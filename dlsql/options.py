@@ -1,0 +1,285 @@
+"""Every option of CREATE MODEL in one table: name, what it takes, default, which kinds of model have it, and its line in the docs."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dlsql.errors import did_you_mean, error
+from dlsql.statements import HParamCandidates, HParamRange, Options, Value
+
+LINEAR = ("linear_regressor", "logistic_classifier")
+DNN = ("dnn_classifier", "dnn_regressor")
+CLASSIFIERS = ("logistic_classifier", "dnn_classifier")
+KINDS = (*LINEAR, *DNN)
+# The same kinds under the names that BigQuery ML gives them.
+SYNONYMS = {"linear_reg": "linear_regressor", "logistic_reg": "logistic_classifier", "logistic_regressor": "logistic_classifier"}
+
+SPLITS = ("auto_split", "random", "custom", "seq", "no_split")
+ACTIVATIONS = ("relu", "relu6", "elu", "selu", "gelu", "silu", "tanh", "sigmoid", "leaky_relu")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What a value must be: `says` completes "Option `x` is 7; it takes ..."."""
+
+    says: str
+    read: Callable[[Any], Any]  # gives the value as kept, or raises ValueError or TypeError
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A row of the table."""
+
+    name: str
+    check: Check
+    default: Any
+    doc: str
+    kinds: tuple[str, ...] = KINDS
+
+
+def _number(low: float, high: float = float("inf"), *, open_low: bool = False, open_high: bool = False) -> Check:
+    def read(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError
+        if not (low <= value <= high) or (open_low and value == low) or (open_high and value == high) or value == float("inf"):
+            raise ValueError
+        return float(value)
+
+    if high == float("inf"):
+        return Check(f"a number {'above' if open_low else 'of at least'} {low:g}", read)
+    return Check(f"a number from {low:g}{' (not included)' if open_low else ''} to {high:g}{' (not included)' if open_high else ''}", read)
+
+
+def _whole(low: int, high: int | None = None) -> Check:
+    def read(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError
+        if value < low or (high is not None and value > high):
+            raise ValueError
+        return value
+
+    return Check(f"a whole number of at least {low}" if high is None else f"a whole number from {low} to {high}", read)
+
+
+def _flag() -> Check:
+    def read(value: Any) -> bool:
+        if isinstance(value, str) and value.lower() in ("true", "false"):
+            return value.lower() == "true"
+        if not isinstance(value, bool):
+            raise TypeError
+        return value
+
+    return Check("TRUE or FALSE", read)
+
+
+def _text() -> Check:
+    def read(value: Any) -> str:
+        if not isinstance(value, str) or not value:
+            raise TypeError
+        return value
+
+    return Check("a string", read)
+
+
+def _one_of(words: tuple[str, ...]) -> Check:
+    def read(value: Any) -> str:
+        if not isinstance(value, str):
+            raise TypeError
+        if value.lower() not in words:
+            raise ValueError
+        return value.lower()
+
+    return Check("one of " + ", ".join(words), read)
+
+
+def _list_of(item: Check, what: str, *, shortest: int = 1) -> Check:
+    def read(value: Any) -> tuple[Any, ...]:
+        values = value if isinstance(value, list) else [value]
+        if len(values) < shortest:
+            raise ValueError
+        return tuple(item.read(one) for one in values)
+
+    return Check(what, read)
+
+
+def _weights(value: Any) -> tuple[tuple[str, float], ...]:
+    if not isinstance(value, dict) or not value:
+        raise TypeError
+    return tuple((str(label), _number(0).read(weight)) for label, weight in value.items())
+
+
+def _schedule(value: Any) -> tuple[str, tuple[tuple[str, Any], ...]]:
+    if isinstance(value, str):
+        return value.lower(), ()
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+        raise TypeError
+    return str(value["name"]).lower(), tuple((k, v) for k, v in value.items() if k != "name")
+
+
+def _kind(value: Any) -> str:
+    name = _text().read(value).lower()
+    name = SYNONYMS.get(name, name)
+    if name not in KINDS:
+        raise ValueError
+    return name
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option("model_type", Check("one of " + ", ".join(KINDS), _kind), None, "The kind of model. Required to train."),
+    Option("input_label_cols", _list_of(_text(), "a list of one column name"), ("label",), "The label column."),
+    Option("hidden_units", _list_of(_whole(1, 65_536), "a list of whole numbers from 1 to 65536"), (128, 64), "Width of each hidden layer.", DNN),
+    Option("activation_fn", _one_of(ACTIVATIONS), "relu", "Activation after each hidden layer, by torch's name.", DNN),
+    Option("dropout", _number(0, 1, open_high=True), 0.0, "Share of hidden units dropped in a training step.", DNN),
+    Option("batch_norm", _flag(), False, "Normalise each hidden layer over the batch.", DNN),
+    Option("optimizer", _text(), "adam", "Any optimiser of torch.optim by name that steps on gradients alone."),
+    Option("learn_rate", _number(0, open_low=True), 1e-3, "Learning rate of a step."),
+    Option("l1_reg", _number(0), 0.0, "Weight of the sum of absolute weights in the loss."),
+    Option("l2_reg", _number(0), 0.0, "Weight of half the sum of squared weights in the loss."),
+    Option(
+        "lr_schedule",
+        Check("a schedule's name, or MAP('name', ..., argument, value, ...)", _schedule),
+        ("constant", ()),
+        "Learning rate by epoch: `constant`, or a schedule of torch.optim.lr_scheduler with its arguments.",
+    ),
+    Option("grad_clip", _number(0, open_low=True), None, "Largest norm of a step's gradient; none by default."),
+    Option("batch_size", _whole(1, 1 << 24), 256, "Rows a step, on each worker."),
+    Option("max_iterations", _whole(1, 100_000), 10, "Epochs at most."),
+    Option("early_stop", _flag(), True, "Stop when the evaluation loss stops falling."),
+    Option("min_rel_progress", _number(0, 1), 0.01, "Relative fall of the loss that counts as progress."),
+    Option("patience", _whole(1), 1, "Epochs without progress before an early stop."),
+    Option("data_split_method", _one_of(SPLITS), "auto_split", "Which rows are held out for evaluation: " + ", ".join(SPLITS) + "."),
+    Option("data_split_eval_fraction", _number(0, 1, open_low=True, open_high=True), 0.2, "Share of the rows held out (random, seq)."),
+    Option("data_split_col", _text(), None, "Column that splits: BOOLEAN, TRUE for evaluation (custom); any order (seq)."),
+    Option("auto_class_weights", _flag(), False, "Weigh each class by the inverse of its frequency.", CLASSIFIERS),
+    Option("class_weights", Check("MAP(label, weight, ...), weights of at least 0", _weights), None, "Weight of each class.", CLASSIFIERS),
+    Option("instance_weight_col", _text(), None, "Numeric column with the weight of each row; no feature then."),
+    Option("warm_start", _flag(), False, "Go on from the default version, with what it learned of the columns."),
+    Option("base_model", _text(), None, "Start from the tensors of another model where names and shapes agree."),
+    Option("freeze", _list_of(_text(), "a list of tensor name prefixes"), (), "Tensors that do not move, by prefix of their name."),
+    Option("loss", _text(), None, "Loss by its name in torch.nn.functional: cross_entropy for classifiers, mse_loss for regressors."),
+    Option("label_smoothing", _number(0, 1, open_high=True), 0.0, "Share of a label's probability spread over all classes.", CLASSIFIERS),
+    Option("sync_every", _whole(1), None, "Local steps between parameter averagings; an epoch by default."),
+    Option("num_workers", _whole(1, 10_000), None, "Parallel tasks a round; chosen from rows, batch size and cores by default."),
+    Option("checkpoint_every", _whole(1), 1, "Rounds between checkpoints."),
+    Option("resume", _flag(), True, "Go on from the last checkpoint of the same statement over the same data."),
+    Option("seed", _whole(0, (1 << 31) - 1), 42, "Same data, options, workers and seed give the same weights."),
+    Option("model_path", _text(), None, "Import: where the model file is."),
+    Option("format", _text(), None, "Import: the format of the model file."),
+)  # fmt: skip
+
+TABLE: Mapping[str, Option] = {option.name: option for option in OPTIONS}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The options of a statement, read and filled up with their defaults. One field an option, of the same name."""
+
+    model_type: str
+    input_label_cols: tuple[str, ...]
+    hidden_units: tuple[int, ...]
+    activation_fn: str
+    dropout: float
+    batch_norm: bool
+    optimizer: str
+    learn_rate: float
+    l1_reg: float
+    l2_reg: float
+    lr_schedule: tuple[str, tuple[tuple[str, Any], ...]]
+    grad_clip: float | None
+    batch_size: int
+    max_iterations: int
+    early_stop: bool
+    min_rel_progress: float
+    patience: int
+    data_split_method: str
+    data_split_eval_fraction: float
+    data_split_col: str | None
+    auto_class_weights: bool
+    class_weights: tuple[tuple[str, float], ...] | None
+    instance_weight_col: str | None
+    warm_start: bool
+    base_model: str | None
+    freeze: tuple[str, ...]
+    loss: str | None
+    label_smoothing: float
+    sync_every: int | None
+    num_workers: int | None
+    checkpoint_every: int
+    resume: bool
+    seed: int
+    model_path: str | None
+    format: str | None
+
+    @property
+    def task(self) -> str:
+        """classification or regression."""
+        return "classification" if self.model_type in CLASSIFIERS else "regression"
+
+    @property
+    def label(self) -> str:
+        """The label column."""
+        return self.input_label_cols[0]
+
+
+def read(options: Options) -> Settings:
+    """Checks options one by one, then together.
+
+    Raises:
+        OptionError: an option is unknown, not one of this kind's, or has a value that it does not take.
+        UnsupportedError: a hyperparameter search.
+
+    >>> read((("model_type", "dnn_regressor"), ("hidden_units", [32]))).hidden_units
+    (32,)
+    >>> read((("model_type", "dnn_regressor"), ("hiden_units", [32])))
+    Traceback (most recent call last):
+    dlsql.errors.OptionError: [DLSQL_UNKNOWN_OPTION] `hiden_units` is not an option of CREATE MODEL. Did you mean `hidden_units`? SQLSTATE: 22023
+    """
+    given = dict(options)
+    for name in given:
+        if name not in TABLE:
+            raise error("DLSQL_UNKNOWN_OPTION", option=name, where="CREATE MODEL", hint=did_you_mean(name, TABLE))
+    if "model_type" not in given:
+        hint = " Write OPTIONS (model_type = 'dnn_classifier', ...)."
+        raise error("DLSQL_OPTION_VALUE", option="model_type", value="not given", expected=f"it takes {TABLE['model_type'].check.says}.", hint=hint)
+    values = {option.name: option.default for option in OPTIONS}
+    for name, value in given.items():
+        values[name] = _read_one(TABLE[name], value)
+    kind = values["model_type"]
+    for name in given:
+        if kind not in TABLE[name].kinds:
+            hint = f" It belongs to {', '.join(TABLE[name].kinds)}."
+            raise error("DLSQL_UNKNOWN_OPTION", option=name, where=f"model_type {kind}", hint=hint)
+    if kind in LINEAR:
+        values["hidden_units"] = ()
+    _check_together(given, values)
+    return Settings(**values)
+
+
+def _read_one(option: Option, value: Value) -> Any:
+    if isinstance(value, HParamRange | HParamCandidates):
+        raise error("DLSQL_UNSUPPORTED", feature=f"Searching `{option.name}` (HPARAM_RANGE, HPARAM_CANDIDATES)")
+    try:
+        return option.check.read(value)
+    except (ValueError, TypeError):
+        near = did_you_mean(value, KINDS) if option.name == "model_type" and isinstance(value, str) else ""
+        raise error("DLSQL_OPTION_VALUE", option=option.name, value=repr(value), expected=f"it takes {option.check.says}.", hint=near) from None
+
+
+def _check_together(given: Mapping[str, Value], values: Mapping[str, Any]) -> None:
+    """What one option demands of another."""
+
+    def refuse(option: str, expected: str) -> None:
+        raise error("DLSQL_OPTION_VALUE", option=option, value=repr(values[option]), expected=expected)
+
+    if len(values["input_label_cols"]) > 1:
+        raise error("DLSQL_UNSUPPORTED", feature="A model with more than one label column (input_label_cols)")
+    if values["data_split_method"] in ("custom", "seq") and values["data_split_col"] is None:
+        refuse("data_split_method", "it needs data_split_col.")
+    if values["data_split_col"] is not None and values["data_split_method"] not in ("custom", "seq"):
+        refuse("data_split_col", "it goes with data_split_method = 'custom' or 'seq'.")
+    if "data_split_eval_fraction" in given and values["data_split_method"] in ("custom", "no_split"):
+        refuse("data_split_eval_fraction", f"data_split_method = '{values['data_split_method']}' does not use it.")
+    if values["auto_class_weights"] and values["class_weights"]:
+        refuse("auto_class_weights", "class_weights is given too; choose one.")
+    if values["warm_start"] and values["base_model"]:
+        refuse("warm_start", "base_model is given too; choose one.")

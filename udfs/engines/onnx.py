@@ -1,0 +1,31 @@
+"""ONNX Runtime: the graph `model.onnx` of an artefact."""
+
+import os
+
+import numpy as np
+import numpy.typing as npt
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read at import; without it ONNX Runtime 1.29+ writes to the home and phones home
+import onnxruntime  # noqa: E402
+
+from udfs.engines import Predictor
+from udfs.spec import Bundle
+
+
+def load(bundle: Bundle, threads: int) -> Predictor:
+    """A session on `threads` threads. The graph's inputs are among `dense` and `codes`; an input of no columns is left out of it."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # its warnings are about the machine, not the model
+    # A spinning pool of threads takes the cores that Spark's other tasks on this host need.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(bundle["model.onnx"], options, providers=["CPUExecutionProvider"])
+    names = {given.name for given in session.get_inputs()}
+
+    def predict(dense: npt.NDArray[np.float32], codes: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        feed = {name: array for name, array in (("dense", dense), ("codes", codes)) if name in names}
+        outputs: npt.NDArray[np.float32] = session.run(None, feed)[0]
+        return outputs
+
+    return predict

@@ -1,0 +1,16 @@
+"""What a worker can raise. The text reaches the client inside Spark's own task failure, so it carries condition and SQLSTATE."""
+
+
+class ScoringError(ValueError):
+    """A row that the model cannot take, found while a batch is scored.
+
+    >>> str(ScoringError("A row holds 3 numbers; the model takes 4."))
+    '[DLSQL_SCORING] A row holds 3 numbers; the model takes 4. SQLSTATE: 42804'
+    """
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(f"[DLSQL_SCORING] {problem} SQLSTATE: 42804")
+
+    def __reduce__(self) -> tuple[type, tuple[str]]:
+        return type(self), (self.problem,)

@@ -1,0 +1,77 @@
+"""The multi-layer perceptron of the tabular kinds; with no hidden layer it is the linear model."""
+
+import torch
+from torch import Tensor, nn
+
+from udfs.spec import NetworkSpec
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "elu": nn.ELU,
+    "selu": nn.SELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "leaky_relu": nn.LeakyReLU,
+}
+
+ONE_HOT_CODES = 34  # up to 32 words: one input each. Beyond it an embedding is smaller than the columns it replaces.
+
+
+def embedding_width(codes: int) -> int:
+    """The width of a category's embedding: min(50, 1.6 n^0.56), the rule fast.ai found by experiment (fastai.tabular.model.emb_sz_rule).
+
+    >>> embedding_width(100), embedding_width(10_000)
+    (21, 50)
+    """
+    return min(50, round(1.6 * codes**0.56))
+
+
+class Mlp(nn.Module):
+    """dense [rows, numbers] and codes [rows, categories] -> logits or a value [rows, outputs]."""
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.codes = spec.codes
+        self.linear = not spec.hidden_units
+        widths = [spec.outputs if self.linear else embedding_width(n) for n in spec.codes]
+        # A linear model's one-hot columns are rows of a table that are added up: the same numbers, without the columns.
+        # Code 0, the unknown bucket, stays a row of zeros: nothing was learned about it.
+        self.tables = nn.ModuleDict(
+            {str(i): nn.Embedding(n, widths[i], padding_idx=0) for i, n in enumerate(spec.codes) if self.linear or n > ONE_HOT_CODES}
+        )
+        if self.linear:
+            for table in self.tables.values():
+                nn.init.zeros_(table.weight)  # type: ignore[arg-type]
+        width = spec.dense
+        if not self.linear:
+            width += sum(widths[i] if str(i) in self.tables else n - 1 for i, n in enumerate(spec.codes))
+        layers: list[nn.Module] = []
+        for units in spec.hidden_units:
+            layers.append(nn.Linear(width, units))
+            if spec.batch_norm:
+                layers.append(nn.BatchNorm1d(units))
+            layers.append(ACTIVATIONS[spec.activation]())
+            if spec.dropout:
+                layers.append(nn.Dropout(spec.dropout))
+            width = units
+        layers.append(nn.Linear(width, spec.outputs))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, dense: Tensor, codes: Tensor) -> Tensor:
+        if self.linear:
+            out: Tensor = self.layers(dense)  # [rows, outputs]
+            for i in range(len(self.codes)):
+                out = out + self.tables[str(i)](codes[:, i])
+            return out
+        parts = [dense, *(self._category(i, codes[:, i]) for i in range(len(self.codes)))]
+        joined: Tensor = self.layers(torch.cat(parts, dim=1) if len(parts) > 1 else dense)
+        return joined
+
+    def _category(self, i: int, column: Tensor) -> Tensor:
+        if str(i) in self.tables:
+            embedded: Tensor = self.tables[str(i)](column)  # [rows, width]
+            return embedded
+        return nn.functional.one_hot(column, self.codes[i])[:, 1:].float()  # [rows, n - 1]: the unknown bucket is all zeros

@@ -1,0 +1,102 @@
+"""One batch: the columns of a batch -> its answers. Bound by the driver with functools.partial to a Scoring."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from udfs import engines, preprocess, tensors
+from udfs.errors import ScoringError
+from udfs.spec import Label, Preprocess, Scoring
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    preprocess: Preprocess
+    network: engines.Predictor
+
+
+# A worker process lives for many batches and queries: models are kept by content, the least used goes first.
+_LOADED: OrderedDict[str, _Loaded] = OrderedDict()
+_KEPT = 8
+
+
+def predict(scoring: Scoring, *columns: pa.Array) -> pa.Array:
+    """Scores a batch.
+
+    Args:
+        scoring: the model, and how to score.
+        columns: the mask where `scoring.masked`, then one array for each feature, in the model's order.
+
+    Returns:
+        DOUBLE for a regression; STRUCT<label, probability, probabilities> for a classification. NULL where the mask is False.
+
+    Raises:
+        ScoringError: an array has another length than the model's, and scoring is strict.
+    """
+    model = _load(scoring)
+    mask, columns = (columns[0], columns[1:]) if scoring.masked else (None, columns)
+    inputs = preprocess.encode(model.preprocess.features, columns)
+    if scoring.strict and inputs.wrong and mask is None:
+        raise ScoringError(next(iter(inputs.wrong.values())))
+    valid = inputs.scorable & ~inputs.misfits
+    if mask is not None:
+        wanted = np.asarray(pc.fill_null(mask, False), dtype=bool)
+        if scoring.strict and (inputs.misfits & wanted).any():
+            raise ScoringError(next(iter(inputs.wrong.values())))
+        valid &= wanted
+    answer = _ANSWERS[scoring.task]
+    if valid.all():
+        return answer(model.preprocess.label, model.network(inputs.dense, inputs.codes))
+    answers = answer(model.preprocess.label, model.network(inputs.dense[valid], inputs.codes[valid]))
+    places = np.cumsum(valid) - 1
+    return answers.take(pa.array(places, mask=~valid))  # a NULL place takes NULL
+
+
+def _load(scoring: Scoring) -> _Loaded:
+    if scoring.sha256 not in _LOADED:
+        bundle = scoring.bundle.value
+        learned = Preprocess.from_json(bundle["preprocess.json"].decode())
+        _LOADED[scoring.sha256] = _Loaded(learned, engines.load(scoring.engine, bundle, scoring.threads))
+        while len(_LOADED) > _KEPT:
+            _LOADED.popitem(last=False)
+    _LOADED.move_to_end(scoring.sha256)
+    return _LOADED[scoring.sha256]
+
+
+def _value(label: Label, outputs: npt.NDArray[np.float32]) -> pa.Array:
+    return tensors.floats_to_arrow(outputs[:, 0].astype(np.float64) * label.scale + label.mean)
+
+
+def _classification(label: Label, outputs: npt.NDArray[np.float32]) -> pa.Array:
+    """Logits [rows, classes] -> label, its probability, and all of them, the most probable first."""
+    assert label.classes is not None
+    rows, classes = outputs.shape
+    probabilities = softmax(outputs)
+    order = np.argsort(-probabilities, axis=1, kind="stable")  # [rows, classes]
+    ranked = np.take_along_axis(probabilities, order, axis=1)
+    labels = label.classes.take(pa.array(order.ravel()))
+    entries = pa.StructArray.from_arrays([labels, pa.array(ranked.ravel())], names=["label", "probability"])
+    offsets = pa.array(np.arange(0, rows * classes + 1, max(classes, 1), dtype=np.int32))
+    best: Sequence[pa.Array] = [label.classes.take(pa.array(order[:, 0])), pa.array(ranked[:, 0]), pa.ListArray.from_arrays(offsets, entries)]
+    return pa.StructArray.from_arrays(best, names=["label", "probability", "probabilities"])
+
+
+def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Rows of logits -> rows that sum to 1, in float64, shifted by the row's largest so that none overflows.
+
+    >>> softmax(np.array([[0.0, 0.0]], dtype=np.float32)).tolist()
+    [[0.5, 0.5]]
+    """
+    wide = logits.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # NaN and infinite inputs are scored as numbers: NaN comes out
+        powers = np.exp(wide - wide.max(axis=1, keepdims=True))
+    shares: npt.NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return shares
+
+
+_ANSWERS: dict[str, Callable[[Label, npt.NDArray[np.float32]], pa.Array]] = {"regression": _value, "classification": _classification}

@@ -1,0 +1,104 @@
+"""Learned preprocessing applied: Arrow columns in the features' order -> what the network takes. The same code trains and predicts."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from udfs import tensors
+from udfs.spec import Feature
+
+# A moment's phase in the day, the week and the year, as sine and cosine, so that 23:59 is near 00:00; beside its place on the
+# scaled time line. Periods in seconds; a year is the mean Gregorian one. Dates have no time of day.
+_DAY, _WEEK, _YEAR = tensors.DAY, 7 * tensors.DAY, 365.2425 * tensors.DAY
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """A batch as the network takes it."""
+
+    dense: npt.NDArray[np.float32]  # [rows, numbers]
+    codes: npt.NDArray[np.int64]  # [rows, categories]
+    scorable: npt.NDArray[np.bool_]  # [rows]: False where a lone array input is NULL or holds a NULL
+    wrong: dict[int, str]  # the first row that cannot be scored, if any -> why
+    misfits: npt.NDArray[np.bool_]  # [rows]: True where an array has the wrong length
+
+
+def encode(features: Sequence[Feature], columns: Sequence[pa.Array]) -> Inputs:
+    """Rows of columns to the network's inputs.
+
+    A NULL number is imputed with the training mean, which is 0 after scaling; NaN and infinities go through as numbers.
+
+    >>> age = Feature("age", "int", "number", means=(40.0,), scales=(10.0,))
+    >>> city = Feature("city", "string", "category", vocabulary=("Ulm",))
+    >>> inputs = encode([age, city], [pa.array([50, None]), pa.array(["Ulm", "Rome"])])
+    >>> inputs.dense.tolist(), inputs.codes.tolist()
+    ([[1.0], [0.0]], [[2], [0]])
+    """
+    rows = len(columns[0]) if columns else 0
+    dense: list[npt.NDArray[np.float32]] = []
+    codes: list[npt.NDArray[np.int64]] = []
+    scorable, misfits = np.ones(rows, dtype=bool), np.zeros(rows, dtype=bool)
+    wrong: dict[int, str] = {}
+    for feature, column in zip(features, columns, strict=True):
+        if feature.kind == "category":
+            codes.append(tensors.codes(column, _vocabulary(feature.vocabulary), feature.nulls_seen))
+        elif feature.kind == "numbers":
+            values, missing, misfit = tensors.lists(column, len(feature.means))
+            dense.append(_scaled(values, missing, np.array(feature.means), np.array(feature.scales)))
+            if len(features) == 1:
+                scorable &= ~missing.any(axis=1) | misfit
+            if misfit.any():
+                row = int(misfit.argmax())
+                wrong.setdefault(row, f"`{feature.name}` holds {len(column[row])} numbers a row; the model takes {len(feature.means)}.")
+                misfits |= misfit
+        else:
+            dense.append(_DENSE[feature.kind](feature, column))
+    return Inputs(
+        np.concatenate(dense, axis=1) if dense else np.zeros((rows, 0), np.float32),
+        np.stack(codes, axis=1) if codes else np.zeros((rows, 0), np.int64),
+        scorable,
+        wrong,
+        misfits,
+    )
+
+
+def dense_width(features: Sequence[Feature]) -> int:
+    """How many numbers a row becomes."""
+    widths = {"number": lambda f: 1, "numbers": lambda f: len(f.means), "time": lambda f: 1 + 2 * len(_periods(f)), "category": lambda f: 0}
+    return sum(widths[feature.kind](feature) for feature in features)
+
+
+def _scaled(values: tensors.Floats, missing: tensors.Mask, means: tensors.Floats, scales: tensors.Floats) -> npt.NDArray[np.float32]:
+    scaled = (values - means) / scales
+    scaled[missing] = 0.0
+    return scaled.astype(np.float32)
+
+
+def _number(feature: Feature, column: pa.Array) -> npt.NDArray[np.float32]:
+    values, missing = tensors.numbers(column)
+    return _scaled(values, missing, np.array(feature.means), np.array(feature.scales))[:, None]  # [rows, 1]
+
+
+def _time(feature: Feature, column: pa.Array) -> npt.NDArray[np.float32]:
+    seconds, missing = tensors.numbers(column)
+    place = _scaled(seconds, missing, np.array(feature.means), np.array(feature.scales))
+    angles = [2 * np.pi * (seconds / period % 1.0) for period in _periods(feature)]
+    phases = np.stack([wave(angle) for angle in angles for wave in (np.sin, np.cos)], axis=1)
+    phases[missing] = 0.0
+    return np.concatenate([place[:, None], phases.astype(np.float32)], axis=1)  # [rows, 1 + 2 * periods]
+
+
+def _periods(feature: Feature) -> tuple[float, ...]:
+    return (_WEEK, _YEAR) if feature.type == "date" else (_DAY, _WEEK, _YEAR)
+
+
+_DENSE: dict[str, Callable[[Feature, pa.Array], npt.NDArray[np.float32]]] = {"number": _number, "time": _time}
+
+
+@lru_cache(maxsize=1024)
+def _vocabulary(words: tuple[str, ...]) -> pa.Array:
+    return pa.array(words, pa.string())

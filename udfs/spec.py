@@ -1,0 +1,136 @@
+"""The small frozen dataclasses that cross the wire from the driver to the workers, and their JSON form in the model store."""
+
+import base64
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One input column, and what training learned of it.
+
+    kind "number" (numeric, decimal, boolean) and "time" (date, timestamp): `means` and `scales` hold one value.
+    kind "numbers" (an array): one value for each of its positions.
+    kind "category" (a string): `vocabulary`, most frequent first; code 0 is the unknown bucket, code 1 NULL, code 2 the first word.
+    """
+
+    name: str
+    type: str  # of the training column, as Spark writes it: decimal(10,2)
+    kind: str
+    means: tuple[float, ...] = ()
+    scales: tuple[float, ...] = ()
+    vocabulary: tuple[str, ...] = ()
+    nulls_seen: bool = False
+
+    @property
+    def codes(self) -> int:
+        """How many codes a category has, the unknown bucket and NULL among them."""
+        return len(self.vocabulary) + 2
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What the network answers: one of `classes`, or a number that was scaled by `mean` and `scale` for training."""
+
+    name: str
+    type: str
+    classes: pa.Array | None = None  # in the label's own type, ascending
+    mean: float = 0.0
+    scale: float = 1.0
+
+    @property
+    def outputs(self) -> int:
+        """The width of the network's last layer."""
+        return 1 if self.classes is None else len(self.classes)
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocess:
+    """What turns a row into the network's inputs and its output into the answer: learned by training, stored with the model."""
+
+    features: tuple[Feature, ...]
+    label: Label
+
+    def to_json(self) -> str:
+        """The form in the model store; the classes as an Arrow stream, which keeps any scalar type exactly."""
+        label = {field.name: getattr(self.label, field.name) for field in dataclasses.fields(Label)}
+        label["classes"] = None if self.label.classes is None else base64.b64encode(_to_stream(self.label.classes)).decode()
+        return json.dumps({"features": [dataclasses.asdict(feature) for feature in self.features], "label": label}, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Preprocess":
+        """The inverse of `to_json`."""
+        read = json.loads(text)
+        features = tuple(Feature(**{k: tuple(v) if isinstance(v, list) else v for k, v in one.items()}) for one in read["features"])
+        label = read["label"]
+        if label["classes"] is not None:
+            label["classes"] = pa.ipc.open_stream(base64.b64decode(label["classes"])).read_all().column(0).combine_chunks()
+        return cls(features, Label(**label))
+
+
+def _to_stream(values: pa.Array) -> bytes:
+    sink = pa.BufferOutputStream()
+    table = pa.table({"values": values})
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    """A multi-layer perceptron over `dense` numbers and one table of `codes[i]` rows for each category. No hidden layer: a linear model."""
+
+    dense: int
+    codes: tuple[int, ...]
+    hidden_units: tuple[int, ...]
+    outputs: int
+    activation: str = "relu"
+    dropout: float = 0.0
+    batch_norm: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSteps:
+    """How a worker steps: everything of a training that stays the same from round to round."""
+
+    network: NetworkSpec
+    task: str  # classification | regression
+    loss: str  # a function of torch.nn.functional
+    optimizer: str  # a class of torch.optim
+    batch_size: int  # rows a step
+    seed: int
+    threads: int
+    l1_reg: float = 0.0
+    l2_reg: float = 0.0
+    grad_clip: float | None = None
+    label_smoothing: float = 0.0
+    class_weights: tuple[float, ...] | None = None
+    frozen: tuple[str, ...] = ()  # prefixes of parameter names that do not move
+
+
+class Shared(Protocol):
+    """A value that every executor fetches once: Spark's broadcast variable, seen without importing pyspark."""
+
+    @property
+    def value(self) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """How a worker scores: which model, and which columns it is given."""
+
+    sha256: str  # of the bundle: the key of the worker's cache of loaded models
+    bundle: Shared  # Mapping[str, bytes]: the artefact's files by name
+    engine: str
+    task: str
+    threads: int
+    masked: bool = False  # the first column says which rows to score; the others give NULL
+    strict: bool = True  # False: a row that cannot be scored gives NULL
+
+
+Bundle = Mapping[str, bytes]

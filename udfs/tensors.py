@@ -1,0 +1,80 @@
+"""Columns to arrays: Arrow arrays of any accepted Spark type as numpy numbers with a mask of what is missing, without per-row Python."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+DAY = 86_400.0  # seconds
+MICROSECOND = 1e-6  # seconds
+
+
+def numbers(column: pa.Array) -> tuple[Floats, Mask]:
+    """The values of a numeric, decimal, boolean, date or timestamp column as float64, and which are NULL.
+
+    Dates and timestamps are seconds since 1970-01-01 UTC. The value where the mask is True is undefined.
+
+    >>> numbers(pa.array([1, None, 3]))[0][[0, 2]].tolist(), numbers(pa.array([1, None, 3]))[1].tolist()
+    ([1.0, 3.0], [False, True, False])
+    >>> numbers(pa.array([1], pa.date32()))[0].tolist()
+    [86400.0]
+    """
+    missing = np.asarray(pc.is_null(column), dtype=bool)
+    kind = column.type
+    if pa.types.is_date32(kind):
+        return _floats(column.cast(pa.int32())) * DAY, missing
+    if pa.types.is_timestamp(kind):
+        return _floats(column.cast(pa.timestamp("us", kind.tz)).cast(pa.int64())) * MICROSECOND, missing
+    if pa.types.is_boolean(kind):
+        column = column.cast(pa.uint8())
+    return _floats(column), missing
+
+
+def _floats(column: pa.Array) -> Floats:
+    return np.asarray(pc.fill_null(column.cast(pa.float64(), safe=False), 0.0), dtype=np.float64)
+
+
+def lists(column: pa.Array, length: int) -> tuple[Floats, Mask, Mask]:
+    """An array column as one matrix.
+
+    Returns:
+        values [rows, length], which elements are NULL [rows, length], which rows hold no array of that length [rows]; a NULL
+        array is a row of NULL elements, and not a wrong one.
+
+    >>> values, missing, wrong = lists(pa.array([[1, 2], None, [3], [4, None]]), 2)
+    >>> values[0].tolist(), missing.tolist(), wrong.tolist()
+    ([1.0, 2.0], [[False, False], [True, True], [True, True], [False, True]], [False, False, True, False])
+    """
+    rows = len(column)
+    sizes = np.asarray(pc.fill_null(pc.list_value_length(column), -1))
+    fits = sizes == length
+    values: Floats = np.zeros((rows, length), dtype=np.float64)
+    missing: Mask = np.ones((rows, length), dtype=bool)
+    whole = column if fits.all() else column.filter(pa.array(fits))
+    elements, absent = numbers(whole.flatten())  # flatten() honours offsets and slices, and drops NULL lists
+    values[fits] = elements.reshape(-1, length)
+    missing[fits] = absent.reshape(-1, length)
+    return values, missing, (sizes >= 0) & ~fits
+
+
+def codes(column: pa.Array, vocabulary: pa.Array, nulls_seen: bool) -> npt.NDArray[np.int64]:
+    """The code of each string: its place in the vocabulary plus 2, 1 for NULL where training saw one, 0 for unknown.
+
+    >>> codes(pa.array(["b", None, "zz", "a"]), pa.array(["a", "b"]), True).tolist()
+    [3, 1, 0, 2]
+    """
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    places = pc.index_in(column.cast(vocabulary.type), value_set=vocabulary)
+    found: npt.NDArray[np.int64] = np.asarray(pc.fill_null(pc.add(places.cast(pa.int64()), 2), 0), dtype=np.int64)
+    return np.where(np.asarray(pc.is_null(column), dtype=bool), 1 if nulls_seen else 0, found)
+
+
+def floats_to_arrow(values: npt.NDArray[Any], valid: Mask | None = None) -> pa.Array:
+    """A float64 Arrow array; NULL where `valid` is False."""
+    return pa.array(np.ascontiguousarray(values, dtype=np.float64), mask=None if valid is None else ~valid)
