@@ -14,7 +14,7 @@ The spellings of other systems inside a query that is Spark's own (`ML.PREDICT(M
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar, Literal, TypeVar
@@ -68,7 +68,7 @@ def parse(text: str) -> Statement | None:
     words = next((words for words in _STATEMENTS if head[: len(words)] == words), None)
     if words is None or (words[0] in ("DESC", "DESCRIBE") and not _describes_model(head[2:])):
         return None
-    reader = Reader(text)
+    reader = _reader(text)
     reader.expect(*words)
     statement = _STATEMENTS[words](reader)
     reader.expect_end()
@@ -173,17 +173,21 @@ def _syntax_error(text: str, offset: int, problem: str, hint: str = "") -> Dlsql
     return error("DLSQL_SYNTAX", problem=problem, line=before.count("\n") + 1, column=offset - before.rfind("\n"), hint=hint)
 
 
+def _reader(text: str) -> "Reader":
+    """A reader of a whole statement, without the semicolons after it."""
+    tokens = tokenize(text)
+    if tokens is None:
+        raise _syntax_error(text, len(text), "A quote or a comment is not closed")
+    while tokens and tokens[-1].key == ";":
+        tokens.pop()
+    return Reader(text, tokens)
+
+
 class Reader:
     """A cursor over the tokens of a text. `take` and `expect` move it over words or signs, the rest over what they read."""
 
-    def __init__(self, text: str, tokens: list[Token] | None = None, at: int = 0) -> None:
-        found = tokenize(text) if tokens is None else tokens
-        if found is None:
-            raise _syntax_error(text, len(text), "A quote or a comment is not closed")
-        if tokens is None:
-            while found and found[-1].key == ";":
-                found.pop()
-        self.text, self.tokens, self.at = text, found, at
+    def __init__(self, text: str, tokens: list[Token], at: int = 0) -> None:
+        self.text, self.tokens, self.at = text, tokens, at
 
     def peek(self, ahead: int = 0) -> Token:
         """The next token, or the one some tokens later; past the last one, a token of kind `end`."""
@@ -209,11 +213,12 @@ class Reader:
             if not self.take(key):
                 raise self.expected(key if _WORD.match(key) else f"`{key}`")
 
-    def expect_end(self) -> None:
-        """Makes sure that nothing is left."""
+    def expect_end(self, instead: Iterable[str] = ()) -> None:
+        """Makes sure that nothing is left; `instead` are the words that could go on here."""
         token = self.peek()
         if token.kind != "end":
-            raise self.fail(f"Unexpected {token}", " A name with a hyphen stands in backticks." if token.key == "-" else "")
+            hint = " A name with a hyphen stands in backticks." if token.key == "-" else did_you_mean(token.key, instead)
+            raise self.fail(f"Unexpected {token}", hint)
 
     def fail(self, problem: str, hint: str = "", at: Token | None = None) -> DlsqlError:
         """The error to raise about a token, the next one unless told otherwise."""
@@ -287,7 +292,7 @@ class Reader:
                 raise self.expected(" or ".join(f"`{stop}`" for stop in stops))
             depth += sum((sign in opening) - (sign in closing) for sign in self.next().key)
         if self.at == first:
-            raise self.fail(f"Unexpected {self.peek()}")
+            raise self.expected("text")
         return self.text[self.tokens[first].start : self.tokens[self.at - 1].end]
 
 
@@ -375,7 +380,7 @@ def _assemble(parts: list[str], suffix: str | None) -> Name | str:
     if len(parts) == 1:
         parts = parts[0].split(".")  # BigQuery's `namespace.model`
     if len(parts) > 2:
-        return f"`{'.'.join(parts)}` has {len(parts)} parts; a model's name has one or two, namespace.model,"
+        return f"`{'.'.join(parts)[:80]}` has {len(parts)} parts; a model's name has one or two, namespace.model,"
     if "" in parts or suffix == "":
         return "A part of the name is empty"
     *namespace, model = (part.lower() for part in parts)
@@ -392,7 +397,7 @@ def _version(suffix: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _name(reader: Reader) -> Name:
+def model_name(reader: Reader) -> Name:
     """[namespace.]model[@vN | @alias]."""
     start = reader.peek()
     parts = [reader.identifier("a model's name")]
@@ -408,7 +413,7 @@ def _name(reader: Reader) -> Name:
 def _plain_name(reader: Reader) -> Name:
     """A name that stands for the model as a whole."""
     start = reader.peek()
-    return _without_suffix(reader, start, _name(reader))
+    return _without_suffix(reader, start, model_name(reader))
 
 
 def _without_suffix(reader: Reader, at: Token, name: Name) -> Name:
@@ -561,7 +566,8 @@ def _create(reader: Reader, replacing: bool) -> CreateModel:
         create = clause(reader, create)
     if reader.take("AS"):
         return replace(create, query=query_text(reader))
-    if reader.peek().kind == "end" and not any(key == "model_path" for key, _ in create.options):
+    reader.expect_end(instead=[*_CLAUSES, "AS"])
+    if not any(key == "model_path" for key, _ in create.options):
         raise reader.fail("CREATE MODEL has nothing to learn from", " Add AS SELECT ..., or the option model_path to import a model.")
     return create
 
@@ -621,7 +627,7 @@ _CLAUSES: dict[str, _Clause] = {
 
 def _alter(reader: Reader) -> Statement:
     start = reader.peek()
-    name = _name(reader)
+    name = model_name(reader)
     if (reader.peek().key, reader.peek(1).key) != ("SET", "ALIAS"):
         _without_suffix(reader, start, name)
     action = next((words for words in _ALTERATIONS if reader.take(*words)), None)
@@ -674,7 +680,7 @@ _ALTERATIONS: dict[tuple[str, ...], Callable[[Reader, Name], Statement]] = {
 def _drop(reader: Reader) -> DropModel:
     if_exists = reader.take("IF", "EXISTS")
     start = reader.peek()
-    name = _name(reader)
+    name = model_name(reader)
     version = reader.integer("the number of a version") if reader.take("VERSION") else None
     return _dropped(reader, start, name, version, if_exists)
 
@@ -694,11 +700,11 @@ def _show_models(reader: Reader) -> ShowModels:
 def _describe(reader: Reader) -> DescribeModel:
     extended = reader.peek().key == "EXTENDED" and reader.peek(1).identifier is not None
     reader.at += extended
-    return DescribeModel(_name(reader), extended)
+    return DescribeModel(model_name(reader), extended)
 
 
 def _export(reader: Reader) -> ExportModel:
-    name = _name(reader)
+    name = model_name(reader)
     if not (reader.take("OPTIONS") or reader.take("WITH") or reader.take("TBLPROPERTIES")):
         raise reader.expected("OPTIONS")
     return ExportModel(name, _options(reader))
@@ -725,7 +731,7 @@ class _Arguments:
         elif len(self.given) < len(self.parameters):
             parameter = self.parameters[len(self.given)]
         else:
-            raise self.reader.fail(f"ml.{self.procedure} takes {len(self.parameters)} arguments")
+            raise self.reader.fail(f"ml.{self.procedure} takes only {', '.join(self.parameters)}")
         parameter = _SYNONYMS.get((self.procedure, parameter), parameter)
         if parameter not in self.parameters:
             raise self.reader.fail(f"ml.{self.procedure} has no argument `{parameter}`", did_you_mean(parameter, self.parameters), start)
@@ -734,7 +740,7 @@ class _Arguments:
         token = self.reader.peek()
         self.given[parameter] = value(self.reader), token
 
-    def optional(self, parameter: str, kind: type[T], what: str) -> T | None:
+    def optional(self, parameter: str, kind: type[T] | tuple[type[T], ...], what: str) -> T | None:
         content, token = self.given.get(parameter, (None, self.start))
         if content is None:
             return None
@@ -759,7 +765,7 @@ class _Arguments:
         return _without_suffix(self.reader, self.given["model"][1], name)
 
     def query(self) -> str:
-        return query_text(Reader(self.required("query", str, "a query as a string")))
+        return query_text(_reader(self.required("query", str, "a query as a string")))
 
     def options(self, **first: str | None) -> Options:
         """The argument `options`, a map; before it, those of `first` that are given."""
@@ -801,7 +807,7 @@ def _call_set_alias(given: _Arguments) -> Statement:
 
 
 def _call_vacuum(given: _Arguments) -> Statement:
-    hours = given.optional("retain_hours", float, "a number of hours")
+    hours = given.optional("retain_hours", (int, float), "a number of hours")
     return Vacuum() if hours is None else Vacuum(float(hours))
 
 
@@ -833,7 +839,7 @@ _STATEMENTS: dict[tuple[str, ...], Callable[[Reader], Statement]] = {
     ("SHOW", "MODELS"): _show_models,
     ("SHOW", "MODEL"): _describe,
     ("SHOW", "VERSIONS", "IN", "MODEL"): lambda reader: ShowVersions(_plain_name(reader)),
-    ("SHOW", "CREATE", "MODEL"): lambda reader: ShowCreateModel(_name(reader)),
+    ("SHOW", "CREATE", "MODEL"): lambda reader: ShowCreateModel(model_name(reader)),
     ("DESCRIBE", "MODEL"): _describe,
     ("DESC", "MODEL"): _describe,
     ("EXPORT", "MODEL"): _export,

@@ -26,9 +26,10 @@ public class Metastore {
     return (scala.collection.immutable.Map) scala.collection.immutable.Map$.MODULE$.from(scala.jdk.javaapi.CollectionConverters.asScala(values));
   }
 
-  /** The partitions that agree with `values`, as JSON: [{"<column>": value, ..., "": location}, ...]. */
+  /** The partitions that agree with `values`, as JSON: [{"<column>": value, ..., "": location}, ...]; none where there is no such table. */
   public String list(String table, Map values) throws Exception {
     List found = new ArrayList();
+    if (!catalog.tableExists(database, table)) return "[]";
     for (Object one : Functions.unlist(catalog.listPartitions(database, table, Option.apply(spec(values))).toList())) {
       CatalogTablePartition partition = (CatalogTablePartition) one;
       Map row = new java.util.HashMap(scala.jdk.javaapi.CollectionConverters.asJava(partition.spec()));

@@ -1,0 +1,398 @@
+"""Statements run: one small function for each, from a Statement to the rows that it gives."""
+
+import getpass
+import io
+import json
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version as library_version
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession
+
+from dlsql import inference, options, training
+from dlsql.bridge import Bridge
+from dlsql.catalog import DEFAULT, Catalog, RoundInfo, new_run
+from dlsql.errors import DataError, DlsqlError, error
+from dlsql.functions import MODEL_ROW, VERSION_ROW, local, model_rows, version_rows
+from dlsql.model import Field, Version, ddl
+from dlsql.options import Settings
+from dlsql.parser import parse_name, render
+from dlsql.progress import bar
+from dlsql.statements import (
+    CreateModel,
+    DescribeModel,
+    DropModel,
+    ExplainCreateModel,
+    ExportModel,
+    Name,
+    RenameModel,
+    SetAlias,
+    SetComment,
+    SetDefaultVersion,
+    SetProperties,
+    ShowCreateModel,
+    ShowModels,
+    ShowVersions,
+    Statement,
+    UnsetAlias,
+    Vacuum,
+)
+from udfs.spec import Preprocess
+
+_SECONDS_BETWEEN_WRITES = 1.0  # rounds can be shorter, and nobody reads faster
+_LIBRARIES = ("dlsql", "pyspark", "torch", "onnxruntime", "numpy", "pyarrow")
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who asks: a session, its view of the catalog, and the bridge that serves both."""
+
+    spark: SparkSession
+    catalog: Catalog
+    bridge: Bridge
+
+
+def run(client: Client, statement: Statement) -> DataFrame:
+    """Runs a statement and gives its rows, which are on the driver already."""
+    command: Callable[[Client, Any], DataFrame] = _COMMANDS[type(statement)]
+    return command(client, statement)
+
+
+# CREATE MODEL
+
+_CREATED = pa.schema([
+    ("model", pa.string()), ("version", pa.int32()), ("model_type", pa.string()), ("rows_trained", pa.int64()), ("loss", pa.float64()),
+    ("metrics", pa.map_(pa.string(), pa.float64())), ("seconds", pa.float64()), ("uri", pa.string()),
+])  # fmt: skip
+
+
+def _create(client: Client, statement: CreateModel) -> DataFrame:
+    catalog = client.catalog
+    statement = _supported(replace(statement, name=catalog.qualified(statement.name)))
+    settings = options.read(statement.options)
+    catalog.check_namespace(statement.name)
+    if catalog.numbers(statement.name):
+        if statement.if_not_exists:
+            return local(client.spark, _CREATED, [_created_row(catalog.find(statement.name))])
+        if not statement.replace:
+            raise error("DLSQL_MODEL_EXISTS", name=str(statement.name))
+    frame = _query(client.spark, str(statement.query))
+    start = _start(catalog, statement.name, settings)
+    catalog.prepare()
+    version = _train(client, statement, settings, frame, start)
+    return local(client.spark, _CREATED, [_created_row(version)])
+
+
+def _created_row(version: Version) -> dict[str, Any]:
+    return {"model": version.full_name, **{name: getattr(version, name) for name in _CREATED.names[1:]}}
+
+
+def _supported(statement: CreateModel) -> CreateModel:
+    """Refuses the clauses that are read and not built: none is ever left out silently."""
+    clauses = {"INPUT": statement.inputs, "OUTPUT": statement.outputs, "TRANSFORM": statement.transform}
+    for clause, written in clauses.items():
+        if written:
+            raise error("DLSQL_UNSUPPORTED", feature=f"The clause {clause} of CREATE MODEL")
+    imports = [name for name, _ in statement.options if name in ("model_path", "format")]
+    if imports or statement.query is None:
+        raise error("DLSQL_UNSUPPORTED", feature="Importing a model (model_path)")
+    return statement
+
+
+def _query(spark: SparkSession, text: str) -> DataFrame:
+    # In parentheses nothing but a query parses: `FROM t INSERT INTO ...` would write while it is looked at.
+    return spark.sql(f"SELECT * FROM (\n{text}\n)")
+
+
+def _start(catalog: Catalog, name: Name, settings: Settings) -> training.Start | None:
+    if settings.warm_start:
+        if not catalog.numbers(name):
+            expected = f"there is no earlier version of `{name}` to go on from."
+            raise error("DLSQL_OPTION_VALUE", option="warm_start", value="TRUE", expected=expected)
+        earlier = catalog.find(name)
+        if earlier.model_type != settings.model_type:
+            expected = f"`{earlier.name}` is a {earlier.model_type}, and this a {settings.model_type}."
+            raise error("DLSQL_OPTION_VALUE", option="warm_start", value="TRUE", expected=expected)
+        learned = Preprocess.from_json(catalog.files.read(f"{earlier.uri}/preprocess.json").decode())
+        return training.Start(_weights(catalog, earlier), learned)
+    if settings.base_model is not None:
+        return training.Start(_weights(catalog, catalog.find(catalog.qualified(parse_name(settings.base_model)))), None)
+    return None
+
+
+def _weights(catalog: Catalog, version: Version) -> dict[str, Any]:
+    with np.load(io.BytesIO(catalog.files.read(f"{version.uri}/weights.npz")), allow_pickle=False) as stored:
+        return {key: stored[key] for key in stored.files}
+
+
+def _train(client: Client, statement: CreateModel, settings: Settings, frame: DataFrame, start: training.Start | None) -> Version:
+    """Trains and registers. Whatever goes wrong, no version, no artefact and no round of this run stays behind."""
+    catalog, name, run_id = client.catalog, statement.name, new_run()
+    uri = catalog.artefact_uri(name, run_id)
+    title = f"train {name}"
+    checkpoints: list[str] = []
+    written = 0.0
+
+    def folder(fingerprint: str) -> str:
+        checkpoints.append(catalog.checkpoint_uri(fingerprint))
+        return checkpoints[0]
+
+    try:
+        with bar(title, settings.max_iterations) as shown:
+
+            def on_round(rounds: list[RoundInfo]) -> None:
+                nonlocal written
+                shown(rounds)
+                if time.monotonic() - written > _SECONDS_BETWEEN_WRITES:
+                    catalog.write_rounds(name, run_id, rounds)
+                    written = time.monotonic()
+
+            trained = training.train(frame, training.Job(title, settings, start, catalog.files, folder, on_round))
+        catalog.write_rounds(name, run_id, trained.rounds)
+        for file, data in trained.files.items():
+            catalog.files.write(f"{uri}/{file}", data)
+        version = catalog.register(_version(client, statement, settings, frame, trained, run_id, uri))
+    except BaseException as e:
+        for clean in (lambda: catalog.drop_run(name, run_id), lambda: catalog.files.delete(uri)):
+            _quietly(clean)
+        if isinstance(e, DataError):  # going on from where it diverged would diverge again
+            for path in checkpoints:
+                _quietly(lambda path=path: catalog.files.delete(path))
+        if _was_cancelled(e):
+            raise error("DLSQL_CANCELLED", name=name) from e
+        raise
+    catalog.unset_alias(name, DEFAULT)  # the new version is the default
+    _quietly(lambda: catalog.files.delete(trained.checkpoints))
+    return version
+
+
+def _quietly(clean: Callable[[], None]) -> None:
+    """Cleaning up must not hide why it was needed; `vacuum` takes what stays."""
+    try:
+        clean()
+    except (DlsqlError, PySparkException):
+        pass
+
+
+def _was_cancelled(raised: BaseException) -> bool:
+    return isinstance(raised, KeyboardInterrupt) or bool(re.search(r"SPARK_JOB_CANCELLED|[Jj]ob \d+ cancelled|cancelled part of", str(raised)))
+
+
+def _version(
+    client: Client, statement: CreateModel, settings: Settings, frame: DataFrame, trained: training.Trained, run_id: str, uri: str
+) -> Version:
+    answer = Field(trained.signature.label.name, trained.signature.answer_type)
+    return Version(
+        namespace=str(statement.name.namespace), model=statement.name.model, version=0, run=run_id, status="ready",
+        model_type=settings.model_type, task=settings.task, engine="onnx", uri=uri, sha256=inference.digest(trained.files),
+        bytes=sum(map(len, trained.files.values())), parameters=trained.parameters, inputs=ddl(trained.signature.inputs), outputs=ddl((answer,)),
+        options={key: json.dumps(value, ensure_ascii=False) for key, value in statement.options}, statement=render(statement),
+        query=str(statement.query), tables=client.bridge.tables_read(frame), seed=settings.seed, rows_trained=trained.rows, loss=trained.loss,
+        metrics=trained.metrics, seconds=trained.seconds, libraries={one: library_version(one) for one in _LIBRARIES},
+        owner=client.catalog.user() or getpass.getuser(), created_at=datetime.now(UTC), comment=statement.comment or "",
+    )  # fmt: skip
+
+
+_EXPLAINED = pa.schema([("part", pa.string()), ("name", pa.string()), ("detail", pa.string())])
+
+
+def _explain(client: Client, statement: ExplainCreateModel) -> DataFrame:
+    create = _supported(replace(statement.create, name=client.catalog.qualified(statement.create.name)))
+    settings = options.read(create.options)
+    client.catalog.check_namespace(create.name)
+    start = _start(client.catalog, create.name, settings)
+    frame = _query(client.spark, str(create.query))
+    job = training.Job(f"train {create.name}", settings, start, client.catalog.files, str, lambda rounds: None)
+    outline = training.outline(frame, job)
+    found, network = outline.found, outline.network
+    block_row = 4 * network.dense + 8 * len(network.codes) + 12  # bytes: float32 numbers, int64 codes, label and weight
+    held_out = "by " + str(settings.data_split_col) if settings.data_split_method == "custom" else f"{found.held_out:.1%} of the rows"
+    details = [
+        ("plan", "model", f"{create.name}, {settings.model_type}"),
+        ("plan", "rows", f"{found.rows} usable, {found.skipped} left out"),
+        ("plan", "held out", f"{settings.data_split_method}: {held_out}"),
+        ("plan", "rounds", f"{settings.max_iterations} epochs at most, {outline.workers} workers, batches of {settings.batch_size}"),
+        *(("feature", one.name, _explained_feature(one)) for one in found.learned.features),
+        ("label", found.learned.label.name, f"{found.learned.label.type}: " + _explained_label(found.learned)),
+        ("network", "layers", " - ".join(map(str, (network.dense, *network.hidden_units, network.outputs)))),
+        ("network", "parameters", str(outline.parameters)),
+        ("memory", "blocks on the cluster", f"{found.rows * block_row / 1e6:.1f} MB"),
+        ("memory", "state, each worker and the driver", f"{outline.parameters * 4 * 4 / 1e6:.1f} MB"),  # weights, gradients, two moments
+    ]
+    return local(client.spark, _EXPLAINED, [dict(zip(_EXPLAINED.names, one, strict=True)) for one in details])
+
+
+def _explained_feature(feature: Any) -> str:
+    if feature.kind == "category":
+        return f"{feature.type}: {len(feature.vocabulary)} words" + (", NULL" if feature.nulls_seen else "")
+    if feature.kind == "numbers":
+        return f"{feature.type}: {len(feature.means)} numbers, each scaled"
+    return f"{feature.type}: mean {feature.means[0]:g}, deviation {feature.scales[0]:g}"
+
+
+def _explained_label(learned: Preprocess) -> str:
+    label = learned.label
+    return f"mean {label.mean:g}, deviation {label.scale:g}" if label.classes is None else f"{len(label.classes)} classes"
+
+
+# ALTER and DROP
+
+_DONE = pa.schema([("model", pa.string()), ("version", pa.int32()), ("action", pa.string())])
+
+
+def _done(client: Client, name: Name, version: int | None, action: str) -> DataFrame:
+    return local(client.spark, _DONE, [{"model": f"{name.namespace}.{name.model}", "version": version, "action": action}])
+
+
+def _set_default(client: Client, statement: SetDefaultVersion) -> DataFrame:
+    name = client.catalog.qualified(statement.name)
+    version = client.catalog.find(replace(name, version=statement.version))
+    client.catalog.set_alias(name, DEFAULT, version.version)
+    return _done(client, name, version.version, "is the default version")
+
+
+def _set_alias(client: Client, statement: SetAlias) -> DataFrame:
+    name = client.catalog.qualified(statement.name)
+    version = client.catalog.find(replace(name, version=statement.version))
+    client.catalog.set_alias(name, statement.alias, version.version)
+    return _done(client, name, version.version, f"is @{statement.alias}")
+
+
+def _unset_alias(client: Client, statement: UnsetAlias) -> DataFrame:
+    name = client.catalog.qualified(statement.name)
+    version = client.catalog.find(replace(name, alias=statement.alias))
+    client.catalog.unset_alias(name, statement.alias)
+    return _done(client, name, version.version, f"is no longer @{statement.alias}")
+
+
+def _set_comment(client: Client, statement: SetComment) -> DataFrame:
+    version = client.catalog.amend(client.catalog.find(client.catalog.qualified(statement.name)), comment=statement.comment)
+    return _done(client, version.name, version.version, "has a new comment")
+
+
+def _set_properties(client: Client, statement: SetProperties) -> DataFrame:
+    version = client.catalog.find(client.catalog.qualified(statement.name))
+    given = {key: value if isinstance(value, str) else json.dumps(value) for key, value in statement.properties}
+    client.catalog.amend(version, properties={**version.properties, **given})
+    return _done(client, version.name, version.version, f"has the properties {', '.join(given)}")
+
+
+def _rename(client: Client, statement: RenameModel) -> DataFrame:
+    catalog = client.catalog
+    name = catalog.qualified(statement.name)
+    new = replace(statement.new_name, namespace=statement.new_name.namespace or name.namespace)
+    catalog.find(name)
+    catalog.check_namespace(new)
+    if catalog.numbers(new):
+        raise error("DLSQL_MODEL_EXISTS", name=f"{new.namespace}.{new.model}")
+    catalog.rename(name, new)
+    return _done(client, new, None, f"was `{name.namespace}.{name.model}`")
+
+
+def _drop(client: Client, statement: DropModel) -> DataFrame:
+    catalog = client.catalog
+    name = catalog.qualified(statement.name)
+    there = catalog.numbers(name)
+    if statement.if_exists and (not there or statement.version is not None and statement.version not in there):
+        return _done(client, name, statement.version, "was not there")
+    catalog.drop(name, statement.version)
+    return _done(client, name, statement.version, "is dropped")
+
+
+# SHOW and DESCRIBE
+
+
+def _show_models(client: Client, statement: ShowModels) -> DataFrame:
+    catalog = client.catalog
+    namespace = statement.namespace or client.spark.catalog.currentDatabase()
+    catalog.check_namespace(Name(namespace, ""))
+    shown = [one for one in catalog.models(namespace) if statement.pattern is None or _like(statement.pattern, one.model)]
+    return local(client.spark, MODEL_ROW, model_rows(shown))
+
+
+def _like(pattern: str, name: str) -> bool:
+    """Spark's SHOW patterns: `*` stands for anything, `|` between alternatives; `%` does what `*` does.
+
+    >>> _like("churn*|spam", "churn_2"), _like("churn", "churn_2")
+    (True, False)
+    """
+    alternatives = (".*".join(map(re.escape, re.split(r"[*%]", one.strip()))) for one in pattern.split("|"))
+    return any(re.fullmatch(one, name, re.IGNORECASE) for one in alternatives)
+
+
+def _show_versions(client: Client, statement: ShowVersions) -> DataFrame:
+    return local(client.spark, VERSION_ROW, version_rows(client.catalog, client.catalog.qualified(statement.name)))
+
+
+def _show_create(client: Client, statement: ShowCreateModel) -> DataFrame:
+    version = client.catalog.find(client.catalog.qualified(statement.name))
+    return local(client.spark, pa.schema([("createmodel_stmt", pa.string())]), [{"createmodel_stmt": version.statement}])
+
+
+_DESCRIBED = pa.schema([("col_name", pa.string()), ("data_type", pa.string()), ("comment", pa.string())])
+
+
+def _describe(client: Client, statement: DescribeModel) -> DataFrame:
+    """As Spark describes a table: the columns, then what else there is to know."""
+    version = client.catalog.find(client.catalog.qualified(statement.name))
+    signature = version.signature
+    rows = [(one.name, one.type, "input") for one in signature.inputs]
+    rows.append((signature.label.name, signature.answer_type, "output"))
+    rows.append(("", "", ""))
+    rows.append(("# Detailed Model Information", "", ""))
+    names = {alias for alias, target in client.catalog.aliases(version.name).items() if target == version.version and alias != DEFAULT}
+    told = {
+        "Name": f"{version.full_name}", "Version": version.version, "Aliases": ", ".join(sorted(names)), "Type": version.model_type,
+        "Status": version.status, "Rows trained": version.rows_trained, "Loss": version.loss, "Metrics": _pairs(version.metrics),
+        "Parameters": version.parameters, "Comment": version.comment, "Owner": version.owner, "Created at": version.created_at.isoformat(),
+        "Location": version.uri,
+    }  # fmt: skip
+    more = {
+        "Engine": version.engine, "SHA-256": version.sha256, "Bytes": version.bytes, "Seed": version.seed, "Seconds": version.seconds,
+        "Options": _pairs(version.options), "Query": version.query, "Tables": ", ".join(version.tables),
+        "Libraries": _pairs(version.libraries), "Properties": _pairs(version.properties), "Run": version.run,
+    }  # fmt: skip
+    rows += [(key, str(value), "") for key, value in {**told, **(more if statement.extended else {})}.items()]
+    return local(client.spark, _DESCRIBED, [dict(zip(_DESCRIBED.names, row, strict=True)) for row in rows])
+
+
+def _pairs(values: Any) -> str:
+    return ", ".join(f"{key} = {value:.6g}" if isinstance(value, float) else f"{key} = {value}" for key, value in values.items())
+
+
+# The rest
+
+
+def _export(client: Client, statement: ExportModel) -> DataFrame:
+    client.catalog.find(client.catalog.qualified(statement.name))
+    raise error("DLSQL_UNSUPPORTED", feature="EXPORT MODEL")
+
+
+def _vacuum(client: Client, statement: Vacuum) -> DataFrame:
+    return local(client.spark, pa.schema([("removed", pa.string())]), [{"removed": path} for path in client.catalog.vacuum(statement.retain_hours)])
+
+
+_COMMANDS: dict[type, Callable[[Client, Any], DataFrame]] = {
+    CreateModel: _create,
+    ExplainCreateModel: _explain,
+    SetDefaultVersion: _set_default,
+    SetAlias: _set_alias,
+    UnsetAlias: _unset_alias,
+    SetComment: _set_comment,
+    SetProperties: _set_properties,
+    RenameModel: _rename,
+    DropModel: _drop,
+    ShowModels: _show_models,
+    ShowVersions: _show_versions,
+    ShowCreateModel: _show_create,
+    DescribeModel: _describe,
+    ExportModel: _export,
+    Vacuum: _vacuum,
+}

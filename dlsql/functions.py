@@ -1,0 +1,255 @@
+"""Functions at analysis: which model a call names, how its arguments feed it, and what Spark is to run in its place."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pyarrow as pa
+from pyspark import SparkContext
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.udf import UserDefinedFunction
+
+from dlsql import inference
+from dlsql.bridge import Bridge
+from dlsql.catalog import Catalog
+from dlsql.errors import did_you_mean, error
+from dlsql.model import Argument, Version, match
+from dlsql.parser import parse_name
+from dlsql.quoting import identifier, literal
+
+# function -> (what it shows of the answer for a classification, for a regression, whether a row that cannot be scored fails)
+_SCALARS: dict[str, tuple[str, str, bool]] = {
+    "predict": ("label", "whole", True),
+    "predict_proba": ("map", "", True),
+    "ml_predict": ("whole", "value", True),
+    "try_predict": ("label", "whole", False),
+}
+SCALARS = tuple(_SCALARS)
+
+
+class Bindings:
+    """The workers' functions of one Spark application: made once for a version, so that equal calls in a query are the same call."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+        self._bundles: dict[str, Any] = {}
+        self._udfs: dict[tuple[str, bool, bool], UserDefinedFunction] = {}
+
+    def udf(self, catalog: Catalog, version: Version, *, masked: bool = False, strict: bool = True) -> UserDefinedFunction:
+        """The function that scores rows with a version."""
+        key = (version.sha256, masked, strict)
+        if key not in self._udfs:
+            context: SparkContext = self._bridge.context
+            if version.sha256 not in self._bundles:
+                names = inference.SCORED
+                self._bundles[version.sha256] = inference.share(context, {name: catalog.files.read(f"{version.uri}/{name}") for name in names})
+            bundle = self._bundles[version.sha256]
+            made = inference.scoring_udf(context, bundle, version.sha256, version.signature, masked=masked, strict=strict)
+            self._udfs[key] = made
+        return self._udfs[key]
+
+
+def bind(bindings: Bindings, bridge: Bridge, catalog: Catalog, question: Mapping[str, Any]) -> Any:
+    """PREDICT(model, features...) -> the worker's function and a plan that says which argument feeds which input, and cast to what.
+
+    Raises:
+        NotFoundError: no such model, version or alias; a feature is missing.
+        TypeMismatchError: the arguments have the wrong number or types.
+    """
+    function = str(question["function"])
+    version = _model(catalog, function, question["model"])
+    signature = version.signature
+    part = _SCALARS[function][1 if signature.task == "regression" else 0]
+    if not part:
+        problem = f"gives the probabilities of classes; `{version.full_name}` is a {version.model_type}, whose answer is a number. Use PREDICT."
+        raise error("DLSQL_ARGUMENTS", function=function.upper(), problem=problem)
+    arguments = tuple(Argument(one["name"], one["type"]) for one in question["arguments"])
+    places = match(version, function.upper(), arguments, by_name=question["struct"])
+    inputs = [{"place": place, "cast": _cast(arguments[place].type, wanted.type)} for place, wanted in zip(places, signature.inputs, strict=True)]
+    udf = bindings.udf(catalog, version, masked=question["masked"], strict=_SCALARS[function][2])
+    return bridge.bound(udf, {"masked": question["masked"], "inputs": inputs, "answer": part})
+
+
+def _model(catalog: Catalog, function: str, name: Any) -> Version:
+    if not isinstance(name, str):
+        raise error("DLSQL_ARGUMENTS", function=function.upper(), problem="takes the model's name, a constant string, as its first argument.")
+    return catalog.find(catalog.qualified(parse_name(name)))
+
+
+def _cast(found: str, wanted: str) -> str | None:
+    if found == "vector":
+        return "vector"
+    return None if found == wanted else wanted
+
+
+# Table functions: a query over a stand-in relation that the bridge replaces with the TABLE argument, or rows of the catalog.
+
+_INPUT = "__dlsql_input"
+
+
+def table(bridge: Bridge, spark: SparkSession, catalog: Catalog, question: Mapping[str, Any]) -> Any:
+    """A table function of the language -> the plan that takes its place."""
+    function, constants, tables = str(question["function"]), list(question["constants"]), int(question["tables"])
+    answer = _TABLES[function](spark, catalog, constants, tables)
+    return bridge.query(answer, _INPUT) if isinstance(answer, str) else bridge.dataset(answer)
+
+
+def _no_more(function: str, constants: list[Any], tables: int, most: tuple[int, int], form: str) -> None:
+    if len(constants) not in range(1 if most[0] else 0, most[0] + 1) or tables > most[1]:
+        raise error("DLSQL_ARGUMENTS", function=function, problem=f"is called as {form}.")
+
+
+def _ml_predict(spark: SparkSession, catalog: Catalog, constants: list[Any], tables: int) -> str:
+    form = "ML_PREDICT('model', TABLE(query) [, map(...)])"
+    _no_more("ML_PREDICT", constants, tables, (2, 1), form)
+    if not tables:
+        raise error("DLSQL_ARGUMENTS", function="ML_PREDICT", problem=f"in FROM needs its rows: {form}.")
+    version = _model(catalog, "ML_PREDICT", constants[0])
+    options = dict(constants[1] or {}) if len(constants) > 1 else {}
+    features = json.loads(options.pop("features")) if "features" in options else None
+    if options:
+        name = next(iter(options))
+        raise error("DLSQL_UNKNOWN_OPTION", option=name, where="ML_PREDICT", hint=did_you_mean(name, ["features"]))
+    fed = "struct(*)" if features is None else ", ".join(identifier(one) for one in features)
+    label = version.signature.label.name
+    columns = f"*, predict({_pinned(version)}, {fed}) AS {identifier('predicted_' + label)}"
+    if version.task == "classification":
+        columns += f", ml_predict({_pinned(version)}, {fed}).probabilities AS {identifier(f'predicted_{label}_probs')}"
+    return f"SELECT {columns} FROM {_INPUT}"
+
+
+def _pinned(version: Version) -> str:
+    """The version's name as a literal: a query keeps the version that it was analysed with."""
+    return literal(f"{identifier(version.namespace)}.{identifier(version.model)}@v{version.version}")
+
+
+# For every row and class: was it the label, was it the guess, how probable. Grouped by the probability to six digits, so that the rank
+# sum behind the area under the ROC curve (Mann-Whitney U) runs over at most a million groups a class, however long the table.
+_EVALUATE_CLASSES = """
+SELECT sum(tp) / sum(actual) AS accuracy,
+  avg(if(actual > 0, if(guessed > 0, tp / guessed, 0), NULL)) AS precision,
+  avg(if(actual > 0, tp / actual, NULL)) AS recall,
+  avg(if(actual > 0, 2 * tp / (guessed + actual), NULL)) AS f1_score,
+  sum(log_loss) / sum(actual) AS log_loss,
+  avg(if(actual > 0 AND others > 0, pairs / (actual * others), NULL)) AS roc_auc
+FROM (
+  SELECT class, sum(tp) * 1D AS tp, sum(guessed) * 1D AS guessed, sum(actual) * 1D AS actual, sum(others) * 1D AS others,
+    sum(log_loss) AS log_loss, sum(others * (above - actual / 2D)) AS pairs
+  FROM (
+    SELECT *, sum(actual) OVER (PARTITION BY class ORDER BY score DESC) AS above
+    FROM (
+      SELECT one.label AS class, round(one.probability, 6) AS score, count_if(one.label = truth AND one.label = guess) AS tp,
+        count_if(one.label = guess) AS guessed, count_if(one.label = truth) AS actual, count_if(one.label <> truth) AS others,
+        sum(if(one.label = truth, -ln(greatest(one.probability, 1e-15D)), 0D)) AS log_loss
+      FROM (
+        SELECT truth, answer.label AS guess, explode(answer.probabilities) AS one
+        FROM (SELECT {label} AS truth, ml_predict({model}, struct(*)) AS answer FROM {input} WHERE {label} IS NOT NULL)
+      ) GROUP BY ALL
+    )
+  ) GROUP BY class
+)"""
+
+_EVALUATE_VALUES = """
+SELECT avg(abs(error)) AS mean_absolute_error, avg(error * error) AS mean_squared_error, sqrt(avg(error * error)) AS root_mean_squared_error,
+  1 - avg(error * error) / var_pop(truth) AS r2_score, 1 - var_pop(error) / var_pop(truth) AS explained_variance
+FROM (
+  SELECT truth, truth - answer AS error
+  FROM (SELECT CAST({label} AS DOUBLE) AS truth, predict({model}, struct(*)) AS answer FROM {input} WHERE {label} IS NOT NULL)
+)"""
+
+_METRICS = {
+    "classification": ("accuracy", "precision", "recall", "f1_score", "log_loss", "roc_auc"),
+    "regression": ("mean_absolute_error", "mean_squared_error", "root_mean_squared_error", "r2_score", "explained_variance"),
+}
+
+
+def _ml_evaluate(spark: SparkSession, catalog: Catalog, constants: list[Any], tables: int) -> str | DataFrame:
+    _no_more("ML_EVALUATE", constants, tables, (1, 1), "ML_EVALUATE('model' [, TABLE(query)])")
+    version = _model(catalog, "ML_EVALUATE", constants[0])
+    if not tables:  # what was measured on the rows held out in training
+        columns = pa.schema([(name, pa.float64()) for name in _METRICS[version.task]])
+        return local(spark, columns, [{name: version.metrics.get(name) for name in columns.names}])
+    query = _EVALUATE_CLASSES if version.task == "classification" else _EVALUATE_VALUES
+    return query.format(label=identifier(version.signature.label.name), model=_pinned(version), input=_INPUT)
+
+
+_TRAINING_INFO = pa.schema([
+    ("version", pa.int32()), ("round", pa.int32()), ("epoch", pa.int32()), ("rows", pa.int64()), ("train_loss", pa.float64()),
+    ("eval_loss", pa.float64()), ("metrics", pa.map_(pa.string(), pa.float64())), ("learning_rate", pa.float64()),
+    ("seconds", pa.float64()), ("rows_per_second", pa.float64()), ("at", pa.timestamp("us", "UTC")),
+])  # fmt: skip
+
+
+def _ml_training_info(spark: SparkSession, catalog: Catalog, constants: list[Any], tables: int) -> DataFrame:
+    _no_more("ML_TRAINING_INFO", constants, tables, (1, 0), "ML_TRAINING_INFO('model')")
+    if not isinstance(constants[0], str):
+        raise error("DLSQL_ARGUMENTS", function="ML_TRAINING_INFO", problem="takes the model's name, a constant string.")
+    name = catalog.qualified(parse_name(constants[0]))
+    name = name if name.alias is None else catalog.find(name).name
+    names = _TRAINING_INFO.names[1:]
+    rows = [{"version": number, **{k: getattr(one, k) for k in names}} for number, rounds in catalog.rounds(name) for one in rounds]
+    return local(spark, _TRAINING_INFO, rows)
+
+
+MODEL_ROW = pa.schema([
+    ("namespace", pa.string()), ("model", pa.string()), ("version", pa.int32()), ("model_type", pa.string()),
+    ("created_at", pa.timestamp("us", "UTC")), ("owner", pa.string()), ("comment", pa.string()),
+])  # fmt: skip
+VERSION_ROW = pa.schema([
+    ("version", pa.int32()), ("is_default", pa.bool_()), ("aliases", pa.list_(pa.string())), ("status", pa.string()),
+    ("model_type", pa.string()), ("rows_trained", pa.int64()), ("loss", pa.float64()), ("metrics", pa.map_(pa.string(), pa.float64())),
+    ("created_at", pa.timestamp("us", "UTC")), ("owner", pa.string()), ("comment", pa.string()), ("uri", pa.string()),
+])  # fmt: skip
+
+
+def model_rows(versions: list[Version]) -> list[dict[str, Any]]:
+    """Rows of SHOW MODELS and ML_MODELS()."""
+    return [{name: getattr(version, name) for name in MODEL_ROW.names} for version in versions]
+
+
+def version_rows(catalog: Catalog, name: Any) -> list[dict[str, Any]]:
+    """Rows of SHOW VERSIONS and ML_MODEL_VERSIONS('m')."""
+    aliases, default = catalog.aliases(name), catalog.find(name).version
+    own = [one for one in VERSION_ROW.names if one not in ("is_default", "aliases")]
+
+    def row(version: Version) -> dict[str, Any]:
+        named = sorted(alias for alias, target in aliases.items() if target == version.version and alias != "default")
+        return {"is_default": version.version == default, "aliases": named, **{one: getattr(version, one) for one in own}}
+
+    return [row(version) for version in catalog.versions(name)]
+
+
+def _ml_models(spark: SparkSession, catalog: Catalog, constants: list[Any], tables: int) -> DataFrame:
+    _no_more("ML_MODELS", constants, tables, (0, 0), "ML_MODELS()")
+    return local(spark, MODEL_ROW, model_rows(catalog.models()))
+
+
+def _ml_model_versions(spark: SparkSession, catalog: Catalog, constants: list[Any], tables: int) -> DataFrame:
+    _no_more("ML_MODEL_VERSIONS", constants, tables, (1, 0), "ML_MODEL_VERSIONS('model')")
+    version = _model(catalog, "ML_MODEL_VERSIONS", constants[0])
+    return local(spark, VERSION_ROW, version_rows(catalog, catalog.qualified(parse_name(f"{identifier(version.namespace)}.{identifier(version.model)}"))))
+
+
+def _unsupported(name: str) -> Callable[..., Any]:
+    def refuse(spark: SparkSession, catalog: Catalog, constants: list[Any], tables: int) -> Any:
+        raise error("DLSQL_UNSUPPORTED", feature=f"The table function {name.upper()}")
+
+    return refuse
+
+
+_LATER = ("ml_confusion_matrix", "ml_roc_curve", "ml_trial_info", "ml_feature_info", "ml_weights", "ml_global_explain", "ml_explain_predict")
+_TABLES: dict[str, Callable[[SparkSession, Catalog, list[Any], int], str | DataFrame]] = {
+    "ml_predict": _ml_predict,
+    "ml_evaluate": _ml_evaluate,
+    "ml_training_info": _ml_training_info,
+    "ml_models": _ml_models,
+    "ml_model_versions": _ml_model_versions,
+    **{name: _unsupported(name) for name in _LATER},
+}
+TABLES = tuple(_TABLES)
+
+
+def local(spark: SparkSession, schema: pa.Schema, rows: list[dict[str, Any]]) -> DataFrame:
+    """Rows of the driver as a DataFrame, without a Spark job."""
+    columns = {field.name: [list(row[field.name].items()) if pa.types.is_map(field.type) else row[field.name] for row in rows] for field in schema}
+    return spark.createDataFrame(pa.table(columns, schema=schema))

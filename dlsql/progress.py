@@ -1,0 +1,38 @@
+"""A training's rounds as a bar in the terminal of whoever waits for the statement."""
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from dlsql.catalog import RoundInfo
+
+
+class Report(Protocol):
+    """Told of the rounds so far, after each."""
+
+    def __call__(self, rounds: list[RoundInfo]) -> None: ...
+
+
+@contextmanager
+def bar(title: str, epochs: int) -> Iterator[Report]:
+    """A bar over epochs with the losses beside it; nothing where nobody looks: no terminal, or a statement of a server's client."""
+    console = Console(stderr=True)
+    if not sys.stderr.isatty() or threading.current_thread() is not threading.main_thread():
+        yield lambda rounds: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("epoch {task.completed}/{task.total}  {task.fields[loss]}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=False) as shown:
+        task = shown.add_task(title, total=epochs, loss="")
+
+        def report(rounds: list[RoundInfo]) -> None:
+            last = rounds[-1]
+            held_out = "" if last.eval_loss is None else f", held out {last.eval_loss:.4g}"
+            rate = f"{last.rows_per_second:,.0f} rows/s"
+            shown.update(task, completed=last.epoch, loss=f"loss {last.train_loss:.4g}{held_out}, {rate}")
+
+        yield report

@@ -1,0 +1,219 @@
+"""Training: a query and its options -> a network with what it learned of the columns. The steps in order are in `train`."""
+
+import dataclasses
+import hashlib
+import io
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from pyspark.sql import DataFrame
+
+from dlsql.bridge import Files
+from dlsql.catalog import RoundInfo
+from dlsql.errors import did_you_mean, error
+from dlsql.formats import onnx
+from dlsql.model import Field, Signature
+from dlsql.options import Settings
+from dlsql.training import checkpoint
+from dlsql.training.pack import pack_rows, workers
+from dlsql.training.profile import Columns, Profile, columns, profile
+from dlsql.training.rounds import Plan, described, run
+from udfs.preprocess import dense_width
+from udfs.spec import LocalSteps, NetworkSpec, Preprocess
+from udfs.train import LOSSES, State, initial_state, optimizers, parameter_count, schedules
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """An earlier model to go on from: its tensors, and for a warm start what it learned of the columns."""
+
+    state: State
+    learned: Preprocess | None  # None: base_model, whose tensors are taken where names and shapes agree
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A training and what it reports to."""
+
+    title: str  # "train sales.churn"
+    settings: Settings
+    start: Start | None
+    files: Files
+    checkpoints: Callable[[str], str]  # fingerprint -> folder
+    on_round: Callable[[list[RoundInfo]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A finished training: the artefact's files, and what the catalog says of it."""
+
+    files: Mapping[str, bytes]
+    signature: Signature
+    parameters: int
+    rows: int
+    loss: float
+    metrics: Mapping[str, float]
+    rounds: tuple[RoundInfo, ...]
+    seconds: float
+    checkpoints: str  # the folder to remove once the version is registered
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What would be trained: the answer of EXPLAIN CREATE MODEL."""
+
+    found: Profile
+    network: NetworkSpec
+    parameters: int
+    workers: int
+
+
+def train(frame: DataFrame, job: Job) -> Trained:
+    """Trains a model on the rows of a query.
+
+    Raises:
+        OptionError: an optimiser, loss or schedule that torch does not have, before any job starts.
+        NotFoundError, TypeMismatchError: a column is missing, or has a type that no network takes, before any job starts.
+        DataError: there is nothing to learn from, or the loss became NaN.
+    """
+    began = time.perf_counter()
+    context = frame.sparkSession.sparkContext
+    chosen = columns(frame, job.settings)
+    names = _torch_names(job.settings)
+    with described(context, f"{job.title}: profiling the columns"):
+        outline = _outline(frame, chosen, job)
+    learned, spec = outline.found.learned, outline.network
+    steps = _local_steps(job.settings, names, outline, int(context.getConf().get("spark.task.cpus", "1") or 1))
+    state = _first_state(job, spec)
+    folder = job.checkpoints(_fingerprint(job, outline))
+    blocks = pack_rows(outline.found, job.settings, outline.workers)
+    try:
+        plan = Plan(job.title, job.settings, steps, names["lr_schedule"], learned.label)
+        last = checkpoint.load(job.files, folder) if job.settings.resume else None
+        best, progress = run(context, blocks, plan, state, last, job.on_round, lambda one: checkpoint.save(job.files, folder, one))
+    finally:
+        blocks.rdd.unpersist()
+    spread = {"rows_skipped": float(outline.found.skipped)} if outline.found.skipped else {}
+    return Trained(
+        _artefact(spec, best, learned), signature(learned), outline.parameters, outline.found.rows, progress.best_loss,
+        {**progress.best_metrics, **spread}, tuple(progress.rounds), time.perf_counter() - began, folder,
+    )  # fmt: skip
+
+
+def outline(frame: DataFrame, job: Job) -> Outline:
+    """Everything up to the first step: the profile, the network and its size."""
+    chosen = columns(frame, job.settings)
+    _torch_names(job.settings)
+    with described(frame.sparkSession.sparkContext, f"explain {job.title}: profiling the columns"):
+        return _outline(frame, chosen, job)
+
+
+def signature(learned: Preprocess) -> Signature:
+    """What a model with this preprocessing takes and gives."""
+    inputs = tuple(Field(feature.name, feature.type) for feature in learned.features)
+    task = "regression" if learned.label.classes is None else "classification"
+    return Signature(inputs, Field(learned.label.name, learned.label.type), task)
+
+
+def _torch_names(settings: Settings) -> dict[str, str | None]:
+    """The options that name something of torch, in torch's own spelling."""
+    losses = {name: name for name in LOSSES[settings.task]}
+    schedule = settings.lr_schedule[0]
+    return {
+        "optimizer": _named("optimizer", settings.optimizer, optimizers()),
+        "loss": _named("loss", settings.loss or LOSSES[settings.task][0], losses),
+        "lr_schedule": None if schedule == "constant" else _named("lr_schedule", schedule, schedules()),
+    }
+
+
+def _named(option: str, given: str, known: Mapping[str, str]) -> str:
+    if given.lower() not in known:
+        expected = f"it takes one of {', '.join(sorted(known))}."
+        raise error("DLSQL_OPTION_VALUE", option=option, value=repr(given), expected=expected, hint=did_you_mean(given, known))
+    return known[given.lower()]
+
+
+def _outline(frame: DataFrame, chosen: Columns, job: Job) -> Outline:
+    settings = job.settings
+    learned = job.start.learned if job.start is not None else None
+    if learned is not None:
+        _check_same_columns(chosen, learned)
+    found = profile(chosen, settings, frame.count(), learned)
+    features = found.learned.features
+    spec = NetworkSpec(
+        dense_width(features), tuple(one.codes for one in features if one.kind == "category"), settings.hidden_units,
+        found.learned.label.outputs, settings.activation_fn, settings.dropout, settings.batch_norm,
+    )  # fmt: skip
+    parallelism = frame.sparkSession.sparkContext.defaultParallelism
+    return Outline(found, spec, parameter_count(spec), workers(settings, found.rows, parallelism))
+
+
+def _check_same_columns(chosen: Columns, learned: Preprocess) -> None:
+    before = {feature.name.casefold(): feature.type for feature in learned.features}
+    now = {name.casefold(): chosen.types[name] for name in chosen.features}
+    if list(before.items()) != list(now.items()):
+        said = ", ".join(f"{name} {type}" for name, type in before.items())
+        raise error("DLSQL_SHAPE", problem=f"warm_start goes on with the same feature columns in the same order: {said}.")
+
+
+def _local_steps(settings: Settings, names: Mapping[str, str | None], outline: Outline, threads: int) -> LocalSteps:
+    return LocalSteps(
+        outline.network, settings.task, str(names["loss"]), str(names["optimizer"]), settings.batch_size, settings.seed, threads,
+        settings.l1_reg, settings.l2_reg, settings.grad_clip, settings.label_smoothing, _class_weights(settings, outline.found), settings.freeze,
+    )  # fmt: skip
+
+
+def _class_weights(settings: Settings, found: Profile) -> tuple[float, ...] | None:
+    """The weight of each class; balanced as n / (classes * count), scikit-learn's rule for class_weight='balanced'."""
+    if settings.auto_class_weights:
+        return tuple(found.rows / (len(found.class_counts) * max(count, 1)) for count in found.class_counts)
+    if settings.class_weights is None:
+        return None
+    assert found.learned.label.classes is not None
+    given = dict(settings.class_weights)
+    known = [str(value) for value in found.learned.label.classes.to_pylist()]
+    strange = next((name for name in given if name.casefold() not in {one.casefold() for one in known}), None)
+    if strange is not None:
+        expected = f"it is no class of `{found.learned.label.name}`: {', '.join(known[:20])}."
+        raise error("DLSQL_OPTION_VALUE", option="class_weights", value=repr(strange), expected=expected, hint=did_you_mean(strange, known))
+    folded = {name.casefold(): weight for name, weight in given.items()}
+    return tuple(folded.get(name.casefold(), 1.0) for name in known)
+
+
+def _first_state(job: Job, spec: NetworkSpec) -> State:
+    fresh = initial_state(spec, job.settings.seed)
+    if job.start is None:
+        return fresh
+    taken = {key: value for key, value in job.start.state.items() if key in fresh and fresh[key].shape == value.shape}
+    if not taken or (job.start.learned is not None and set(taken) != set(fresh)):
+        shapes = ", ".join(f"{key.removeprefix('network/')} {list(value.shape)}" for key, value in fresh.items())
+        raise error("DLSQL_SHAPE", problem=f"The earlier model's tensors do not fit this network, which has {shapes}.")
+    return {**fresh, **taken}
+
+
+def _fingerprint(job: Job, outline: Outline) -> str:
+    """A checkpoint belongs to the same title, options, columns, statistics and number of workers, and to no other training."""
+    found = outline.found
+    started = "" if job.start is None else hashlib.sha256(_npz(job.start.state)).hexdigest()
+    said = dataclasses.asdict(dataclasses.replace(job.settings, resume=True, checkpoint_every=1))
+    counted = [found.rows, found.skipped, outline.workers, list(found.class_counts), str(found.split_at)]
+    return checkpoint.fingerprint(job.title, json.dumps(said, default=str), found.learned.to_json(), json.dumps(counted), started)
+
+
+def _artefact(spec: NetworkSpec, state: State, learned: Preprocess) -> dict[str, bytes]:
+    weights = {key: value for key, value in state.items() if key.startswith("network/")}
+    return {
+        "model.onnx": onnx.export(spec, state),
+        "preprocess.json": learned.to_json().encode(),
+        "network.json": json.dumps(dataclasses.asdict(spec)).encode(),
+        "weights.npz": _npz(weights),
+    }
+
+
+def _npz(state: State) -> bytes:
+    sink = io.BytesIO()
+    np.savez(sink, **state)  # type: ignore[arg-type]
+    return sink.getvalue()

@@ -1,0 +1,61 @@
+"""What the workers counted on the rows held out -> the metrics of an evaluation, under the names that ML_EVALUATE gives them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from udfs.spec import Label
+from udfs.train import Evaluated
+
+
+def metrics(parts: Sequence[Evaluated], label: Label) -> dict[str, float]:
+    """The metrics of all parts together; none for no rows."""
+    if not parts:
+        return {}
+    ordered = sorted(parts, key=lambda part: part.worker)
+    rows = sum(part.rows for part in ordered)
+    sums = np.sum([part.sums for part in ordered], axis=0)
+    return _regression(sums, rows, label.scale) if label.classes is None else classification(sums[:-1].reshape(3, -1), float(sums[-1]) / rows)
+
+
+def loss(parts: Sequence[Evaluated]) -> float | None:
+    """The weighted mean loss; None for no rows."""
+    ordered = sorted(parts, key=lambda part: part.worker)
+    weight = sum(part.weight for part in ordered)
+    return sum(part.loss for part in ordered) / weight if weight else None
+
+
+def classification(counts: npt.NDArray[np.float64], log_loss: float) -> dict[str, float]:
+    """Counts [3, classes] of true positives, predictions and actual rows -> accuracy, and precision, recall and F1 averaged over the
+    classes that occur (macro averages, as BigQuery ML gives for several classes).
+
+    >>> classification(np.array([[1.0, 1.0], [2.0, 1.0], [1.0, 2.0]]), 0.5)
+    {'accuracy': 0.6666666666666666, 'precision': 0.75, 'recall': 0.75, 'f1_score': 0.6666666666666666, 'log_loss': 0.5}
+    """
+    right, guessed, actual = counts
+    seen = actual > 0
+    precision = np.divide(right, guessed, out=np.zeros_like(right), where=guessed > 0)
+    recall = np.divide(right, actual, out=np.zeros_like(right), where=seen)
+    both = precision + recall
+    f1 = np.divide(2 * precision * recall, both, out=np.zeros_like(right), where=both > 0)
+    return {
+        "accuracy": float(right.sum() / actual.sum()),
+        "precision": float(precision[seen].mean()),
+        "recall": float(recall[seen].mean()),
+        "f1_score": float(f1[seen].mean()),
+        "log_loss": log_loss,
+    }
+
+
+def _regression(sums: npt.NDArray[np.float64], rows: int, scale: float) -> dict[str, float]:
+    """Sums of |e|, e^2, e, y, y^2 of the scaled label -> errors in the label's own unit."""
+    absolute, squared, error, label, label_squared = (float(value) / rows for value in sums)
+    variance = label_squared - label**2
+    return {
+        "mean_absolute_error": absolute * scale,
+        "mean_squared_error": squared * scale**2,
+        "root_mean_squared_error": squared**0.5 * scale,
+        "r2_score": 1 - squared / variance if variance > 0 else 0.0,
+        "explained_variance": 1 - (squared - error**2) / variance if variance > 0 else 0.0,
+    }

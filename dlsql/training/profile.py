@@ -1,0 +1,309 @@
+"""What training learns of the columns before the first step, by Spark SQL aggregations over the training query.
+
+Means and deviations of numbers, the words of strings, the classes of the label, and how many rows there are to learn from. A row is
+usable when its label is there, its weight is a positive number, and none of its numbers is NaN or infinite; NULLs are usable.
+Nothing here grows with the table on the driver: vocabularies and classes are capped.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from pyspark.ml.functions import vector_to_array
+from pyspark.ml.linalg import VectorUDT
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from dlsql.errors import did_you_mean, error
+from dlsql.model import is_label_type, kind_of
+from dlsql.options import Settings
+from dlsql.quoting import identifier
+from udfs.spec import Feature, Label, Preprocess
+
+MAX_CLASSES = 10_000
+MAX_WORDS = 50_000  # of a string column; rarer ones share the unknown bucket
+_STATISTICS_ROWS = 100_000  # of an array column: its positions' means are as good from a sample
+_COLUMNS_A_QUERY = 250  # Spark compiles one aggregation of thousands of expressions badly
+_AUTO_SMALL, _AUTO_LARGE, _AUTO_HELD_OUT = 500, 50_000, 10_000  # rows: BigQuery ML's AUTO_SPLIT
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The training query's columns by their part."""
+
+    frame: DataFrame  # usable rows only
+    features: tuple[str, ...]
+    label: str
+    weight: str | None
+    split: str | None
+    types: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What was learned, and what is to be trained on."""
+
+    columns: Columns
+    learned: Preprocess
+    rows: int  # usable
+    skipped: int
+    held_out: float  # share of the rows for evaluation
+    split_at: Any  # seq: the value of the split column from which on rows are held out
+    class_counts: tuple[int, ...]
+
+
+def columns(frame: DataFrame, settings: Settings) -> Columns:
+    """Sorts the query's columns by their part, before any job starts.
+
+    Raises:
+        NotFoundError: the label, weight or split column is not there.
+        TypeMismatchError: a column has a type that no network takes, or a name that stands twice.
+    """
+    frame = frame.select(*(_plain(frame, name) for name in frame.columns)) if _has_vectors(frame) else frame
+    names: dict[str, str] = {}
+    for name in frame.columns:
+        if name.casefold() in names:
+            raise error("DLSQL_COLUMN_TYPE", column=name, found="there twice", expected="give each column of the training query a name of its own.")
+        names[name.casefold()] = name
+    roles = {"label": settings.label, "weight": settings.instance_weight_col, "split": settings.data_split_col}
+    found: dict[str, str | None] = {}
+    for role, wanted in roles.items():
+        if wanted is not None and wanted.casefold() not in names:
+            hint = did_you_mean(wanted, frame.columns)
+            raise error("DLSQL_COLUMN_NOT_FOUND", role=_ROLES[role], column=wanted, columns=_listed(frame.columns), hint=hint)
+        found[role] = names[wanted.casefold()] if wanted is not None else None
+    label, weight, split = str(found["label"]), found["weight"], found["split"]
+    types = {field.name: field.dataType.simpleString() for field in frame.schema.fields}
+    features = tuple(name for name in frame.columns if name not in (label, weight, split))
+    _check(settings, types, features, label, weight, split)
+    return Columns(frame.where(_usable(types, features, label, weight, settings)), features, label, weight, split, types)
+
+
+_ROLES = {"label": "Label column (input_label_cols)", "weight": "Weight column (instance_weight_col)", "split": "Split column (data_split_col)"}
+
+
+def _has_vectors(frame: DataFrame) -> bool:
+    return any(isinstance(field.dataType, VectorUDT) for field in frame.schema.fields)
+
+
+def _plain(frame: DataFrame, name: str) -> Column:
+    column = frame[identifier(name)]
+    return vector_to_array(column).alias(name) if isinstance(frame.schema[name].dataType, VectorUDT) else column
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+
+
+def _check(settings: Settings, types: dict[str, str], features: tuple[str, ...], label: str, weight: str | None, split: str | None) -> None:
+    def refuse(column: str, expected: str) -> None:
+        raise error("DLSQL_COLUMN_TYPE", column=column, found=types[column].upper(), expected=expected)
+
+    if not features:
+        raise error("DLSQL_TRAINING_DATA", problem=f"The training query has no column beside the label `{label}`; a model needs at least one feature.")
+    for name in features:
+        if kind_of(types[name]) is None:
+            refuse(name, "a network takes numbers, booleans, dates, timestamps, strings and arrays of numbers. Leave it out, or convert it.")
+    if settings.task == "regression" and (kind_of(types[label]) != "number" or types[label] == "boolean"):
+        refuse(label, f"the label of a {settings.model_type} is a number.")
+    if not is_label_type(types[label]):
+        refuse(label, "a label is a number, boolean, string, date, timestamp or binary.")
+    if weight is not None and (kind_of(types[weight]) != "number" or types[weight] == "boolean"):
+        refuse(weight, "a weight is a number.")
+    if split is not None and settings.data_split_method == "custom" and types[split] != "boolean":
+        refuse(split, "data_split_method = 'custom' takes a BOOLEAN column, TRUE for the rows held out.")
+    if split is not None and settings.data_split_method == "seq" and kind_of(types[split]) not in ("number", "time"):
+        refuse(split, "data_split_method = 'seq' takes a number, date or timestamp.")
+
+
+def column(name: str) -> Column:
+    """A column of the training query, whatever its name."""
+    return F.col(identifier(name))
+
+
+def _usable(types: dict[str, str], features: tuple[str, ...], label: str, weight: str | None, settings: Settings) -> Column:
+    conditions = [column(label).isNotNull()]
+    finite = [name for name in features if types[name] in ("float", "double")]
+    finite += [label] if types[label] in ("float", "double") and settings.task == "regression" else []
+    if weight is not None:
+        conditions.append(column(weight).isNotNull() & (column(weight) > 0))
+        finite += [weight] if types[weight] in ("float", "double") else []
+    conditions += [~column(name).isin(*_ODD) | column(name).isNull() for name in finite]
+    lists = [name for name in features if types[name] in ("array<float>", "array<double>")]
+    conditions += [F.coalesce(~F.array_contains(column(name), odd), F.lit(True)) for name in lists for odd in _ODD]
+    usable = conditions[0]
+    for condition in conditions[1:]:
+        usable = usable & condition
+    return usable
+
+
+_ODD = (float("nan"), float("inf"), float("-inf"))
+
+
+def profile(columns: Columns, settings: Settings, total: int, learned: Preprocess | None = None) -> Profile:
+    """Learns the columns. `total` is the number of rows before unusable ones were left out; `learned` is kept as it is (warm start).
+
+    Raises:
+        DataError: nothing to learn from: no rows, one class, arrays of several lengths.
+    """
+    statistics = _statistics(columns, settings)
+    rows = int(statistics["rows"])
+    if rows < 2:
+        why = "" if total == rows else f" ({total - rows} of {total} rows have no label, no positive weight, or a NaN or infinite number)"
+        raise error("DLSQL_TRAINING_DATA", problem=f"The training query gives {rows} usable row{'' if rows == 1 else 's'}{why}; training needs at least 2.")
+    if learned is None:
+        words = _words(columns)
+        features = tuple(_feature(columns, name, statistics, words, rows) for name in columns.features)
+        learned = Preprocess(_with_arrays(columns, features, rows, settings.seed), _label(columns, settings, statistics))
+    counts = _class_counts(columns, learned.label)
+    held_out = _held_out(settings, rows)
+    split_at = _split_at(columns, settings, held_out)
+    return Profile(columns, learned, rows, total - rows, held_out, split_at, counts)
+
+
+def _number(columns: Columns, name: str) -> Column:
+    """A column as the worker reads it (udfs.tensors.numbers): times in seconds since 1970-01-01 UTC."""
+    kind = columns.types[name]
+    if kind == "date":
+        return F.unix_date(column(name)).cast("double") * 86_400.0
+    if kind == "timestamp":
+        return F.unix_micros(column(name)).cast("double") * 1e-6
+    if kind == "timestamp_ntz":
+        zero = F.expr("TIMESTAMP_NTZ'1970-01-01 00:00:00'")
+        return F.timestamp_diff("MICROSECOND", zero, column(name)).cast("double") * 1e-6
+    return column(name).cast("double")
+
+
+def _statistics(columns: Columns, settings: Settings) -> dict[str, Any]:
+    """Means and deviations as `mean.<i>` and `scale.<i>`, array lengths as `short.<i>` and `long.<i>`, by the feature's place."""
+    wanted: list[Column] = [F.count(F.lit(1)).alias("rows")]
+    for i, name in enumerate(columns.features):
+        kind = kind_of(columns.types[name])
+        if kind in ("number", "time"):
+            wanted += [F.avg(_number(columns, name)).alias(f"mean.{i}"), F.stddev_pop(_number(columns, name)).alias(f"scale.{i}")]
+        elif kind == "numbers":
+            size = F.when(column(name).isNotNull(), F.size(column(name)))
+            wanted += [F.min(size).alias(f"short.{i}"), F.max(size).alias(f"long.{i}")]
+        else:
+            wanted.append(F.count_if(column(name).isNull()).alias(f"nulls.{i}"))
+    if settings.task == "regression":
+        wanted += [F.avg(_number(columns, columns.label)).alias("label.mean"), F.stddev_pop(_number(columns, columns.label)).alias("label.scale")]
+    found: dict[str, Any] = {}
+    for start in range(0, len(wanted), _COLUMNS_A_QUERY):
+        found |= columns.frame.agg(*wanted[start : start + _COLUMNS_A_QUERY]).collect()[0].asDict()
+    return found
+
+
+def _steady(value: float | None, otherwise: float) -> float:
+    """A statistic to six digits: its last ones depend on the order in which Spark's tasks ended, and the weights must not."""
+    return otherwise if value is None or not math.isfinite(value) else float(f"{value:.6g}")
+
+
+def _scale(value: float | None, mean: float) -> float:
+    """A deviation to divide by; 1 for a column that is constant but for rounding."""
+    steady = _steady(value, 0.0)
+    return steady if steady > 1e-9 * max(abs(mean), 1e-30) else 1.0
+
+
+def _feature(columns: Columns, name: str, statistics: dict[str, Any], words: dict[str, list[str]], rows: int) -> Feature:
+    i, type = columns.features.index(name), columns.types[name]
+    kind = str(kind_of(type))
+    if kind == "category":
+        return Feature(name, type, kind, vocabulary=tuple(words[name]), nulls_seen=statistics[f"nulls.{i}"] > 0)
+    if kind == "numbers":
+        short, long = statistics[f"short.{i}"], statistics[f"long.{i}"]
+        if short is None or long == 0:
+            raise error("DLSQL_TRAINING_DATA", problem=f"Column `{name}` holds no array with a number in it.")
+        if short != long:
+            raise error("DLSQL_SHAPE", problem=f"Column `{name}` holds arrays of {short} to {long} numbers; a network takes arrays of one length.")
+        return Feature(name, type, kind, means=(0.0,) * long, scales=(1.0,) * long)
+    mean = _steady(statistics[f"mean.{i}"], 0.0)
+    return Feature(name, type, kind, means=(mean,), scales=(_scale(statistics[f"scale.{i}"], mean),))
+
+
+def _words(columns: Columns) -> dict[str, list[str]]:
+    """The words of every string column in one query, the most frequent first."""
+    names = [name for name in columns.features if kind_of(columns.types[name]) == "category"]
+    if not names:
+        return {}
+    stacked = F.posexplode(F.array(*(column(name).cast("string") for name in names))).alias("column", "word")
+    counted = columns.frame.select(stacked).where("word IS NOT NULL").groupBy("column", "word").count()
+    ranked = counted.selectExpr("column", "word", "row_number() OVER (PARTITION BY column ORDER BY count DESC, word) AS rank")
+    found: dict[str, list[str]] = {name: [] for name in names}
+    for row in ranked.where(F.col("rank") <= MAX_WORDS).orderBy("column", "rank").toLocalIterator():
+        found[names[row["column"]]].append(row["word"])
+    return found
+
+
+def _with_arrays(columns: Columns, features: tuple[Feature, ...], rows: int, seed: int) -> tuple[Feature, ...]:
+    """Array features with the mean and deviation of each position, learned from a sample of rows that follows from their content."""
+    sampled = columns.frame
+    if rows > _STATISTICS_ROWS:
+        share = F.pmod(F.xxhash64(F.lit(seed), *(column(name) for name in columns.features)), F.lit(1 << 20))
+        sampled = sampled.where(share < int((1 << 20) * _STATISTICS_ROWS / rows) + 1)
+
+    def learned(feature: Feature) -> Feature:
+        exploded = sampled.select(F.posexplode(column(feature.name)).alias("place", "value")).withColumn("value", F.col("value").cast("double"))
+        found = exploded.groupBy("place").agg(F.avg("value").alias("mean"), F.stddev_pop("value").alias("scale")).collect()
+        means, scales = list(feature.means), list(feature.scales)
+        for row in found:
+            means[row["place"]] = _steady(row["mean"], 0.0)
+            scales[row["place"]] = _scale(row["scale"], means[row["place"]])
+        return Feature(feature.name, feature.type, feature.kind, tuple(means), tuple(scales))
+
+    return tuple(learned(feature) if feature.kind == "numbers" else feature for feature in features)
+
+
+def _label(columns: Columns, settings: Settings, statistics: dict[str, Any]) -> Label:
+    type = columns.types[columns.label]
+    if settings.task == "regression":
+        mean = _steady(statistics["label.mean"], 0.0)
+        return Label(columns.label, type, None, mean, _scale(statistics["label.scale"], mean))
+    classes = columns.frame.select(column(columns.label).alias("label")).distinct().orderBy("label").limit(MAX_CLASSES + 1).toArrow()
+    if len(classes) < 2:
+        value = classes.column(0)[0].as_py()
+        raise error("DLSQL_TRAINING_DATA", problem=f"Label `{columns.label}` is {value!r} in every row; a classifier needs at least 2 classes.")
+    if len(classes) > MAX_CLASSES:
+        hint = " For a number to estimate use a regressor." if kind_of(type) == "number" else ""
+        raise error("DLSQL_TRAINING_DATA", problem=f"Label `{columns.label}` has more than {MAX_CLASSES} classes.{hint}")
+    values = classes.column(0).combine_chunks()
+    return Label(columns.label, type, pa.concat_arrays(values.chunks) if isinstance(values, pa.ChunkedArray) else values)
+
+
+def _class_counts(columns: Columns, label: Label) -> tuple[int, ...]:
+    """Rows of each class, in the classes' order."""
+    if label.classes is None:
+        return ()
+    counted = columns.frame.groupBy(column(columns.label).alias("label")).count().limit(MAX_CLASSES + 1).toArrow()
+    counts = dict(zip(counted.column("label").to_pylist(), counted.column("count").to_pylist(), strict=True))
+    known = label.classes.to_pylist()
+    strange = next((value for value in counts if value not in set(known)), None)
+    if strange is not None:  # a warm start keeps the classes that it has
+        hint = "train without warm_start, so that the classes are learned anew."
+        raise error("DLSQL_TRAINING_DATA", problem=f"Label `{columns.label}` is {strange!r} in some rows, a class that the earlier version does not have; {hint}")
+    return tuple(counts.get(value, 0) for value in known)
+
+
+def _held_out(settings: Settings, rows: int) -> float:
+    if settings.data_split_method == "auto_split":
+        return 0.0 if rows < _AUTO_SMALL else 0.2 if rows <= _AUTO_LARGE else _AUTO_HELD_OUT / rows
+    return settings.data_split_eval_fraction if settings.data_split_method in ("random", "seq") else 0.0
+
+
+def _split_at(columns: Columns, settings: Settings, held_out: float) -> Any:
+    if settings.data_split_method != "seq":
+        return None
+    assert columns.split is not None
+    ordered = _number(columns, columns.split)
+    return columns.frame.agg(F.percentile(ordered, 1.0 - held_out)).collect()[0][0]
+
+
+def held_out(found: Profile, settings: Settings, content: Column) -> Column:
+    """Which rows are held out for evaluation, as a condition. `content` is a hash of the row: the same rows are held out in every run."""
+    columns = found.columns
+    if settings.data_split_method == "custom":
+        return F.coalesce(column(str(columns.split)), F.lit(False))
+    if settings.data_split_method == "seq":
+        return F.coalesce(_number(columns, str(columns.split)) > F.lit(found.split_at), F.lit(False))
+    return F.pmod(content, F.lit(1 << 30)) < int((1 << 30) * found.held_out)
