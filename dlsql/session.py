@@ -13,7 +13,7 @@ import pyspark
 from pyspark.sql import SparkSession
 
 import udfs
-from dlsql import commands, functions
+from dlsql import functions
 from dlsql.bridge import Bridge, Question
 from dlsql.catalog import Catalog
 from dlsql.errors import error
@@ -131,6 +131,8 @@ class _Language:
 
     def run(self, spark: SparkSession, question: Question) -> Any:
         """The rows of a statement of ours."""
+        from dlsql import commands  # brings torch, which takes two seconds that a session which only predicts need not spend
+
         statement = parse(question["text"])
         assert statement is not None
         return self.bridge.dataset(commands.run(commands.Client(spark, self.catalog(spark), self.bridge), statement))

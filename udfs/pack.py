@@ -31,7 +31,7 @@ def pack(packing: Packing, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Rec
         worker = next(columns)[0].as_py()
         weight = tensors.numbers(next(columns))[0] if packing.weighted else np.ones(len(batch))
         label = encode_label(packing.learned.label, next(columns))
-        inputs = preprocess.encode(packing.learned.features, list(columns))
+        inputs = preprocess.encode(packing.learned, list(columns))
         buffers = (inputs.dense, inputs.codes, label, weight.astype(np.float32))
         values = [[worker], [len(batch)], *([np.ascontiguousarray(buffer).tobytes()] for buffer in buffers)]
         types = [pa.int32(), pa.int32(), *[pa.binary()] * 4]

@@ -39,22 +39,19 @@ def predict(scoring: Scoring, *columns: pa.Array) -> pa.Array:
         ScoringError: an array has another length than the model's, and scoring is strict.
     """
     model = _load(scoring)
-    mask, columns = (columns[0], columns[1:]) if scoring.masked else (None, columns)
-    inputs = preprocess.encode(model.preprocess.features, columns)
-    if scoring.strict and inputs.wrong and mask is None:
-        raise ScoringError(next(iter(inputs.wrong.values())))
-    valid = inputs.scorable & ~inputs.misfits
-    if mask is not None:
-        wanted = np.asarray(pc.fill_null(mask, False), dtype=bool)
-        if scoring.strict and (inputs.misfits & wanted).any():
-            raise ScoringError(next(iter(inputs.wrong.values())))
-        valid &= wanted
+    wanted = np.ones(len(columns[0]), dtype=bool)
+    if scoring.masked:
+        wanted, columns = np.asarray(pc.fill_null(columns[0], False), dtype=bool), columns[1:]
+    inputs = preprocess.encode(model.preprocess, columns)
+    if scoring.strict and (inputs.misfit & wanted).any():
+        raise ScoringError(next(iter(inputs.misfits.values())))
+    scored = wanted & ~inputs.absent & ~inputs.misfit
     answer = _ANSWERS[scoring.task]
-    if valid.all():
+    if scored.all():
         return answer(model.preprocess.label, model.network(inputs.dense, inputs.codes))
-    answers = answer(model.preprocess.label, model.network(inputs.dense[valid], inputs.codes[valid]))
-    places = np.cumsum(valid) - 1
-    return answers.take(pa.array(places, mask=~valid))  # a NULL place takes NULL
+    answers = answer(model.preprocess.label, model.network(inputs.dense[scored], inputs.codes[scored]))
+    places = np.cumsum(scored) - 1
+    return answers.take(pa.array(places, mask=~scored))  # a NULL place takes NULL
 
 
 def _load(scoring: Scoring) -> _Loaded:

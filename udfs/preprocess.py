@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from udfs import tensors
-from udfs.spec import Feature
+from udfs.spec import Feature, Label, Preprocess
 
 # A moment's phase in the day, the week and the year, as sine and cosine, so that 23:59 is near 00:00; beside its place on the
 # scaled time line. Periods in seconds; a year is the mean Gregorian one. Dates have no time of day.
@@ -22,46 +22,46 @@ class Inputs:
 
     dense: npt.NDArray[np.float32]  # [rows, numbers]
     codes: npt.NDArray[np.int64]  # [rows, categories]
-    scorable: npt.NDArray[np.bool_]  # [rows]: False where a lone array input is NULL or holds a NULL
-    wrong: dict[int, str]  # the first row that cannot be scored, if any -> why
-    misfits: npt.NDArray[np.bool_]  # [rows]: True where an array has the wrong length
+    absent: npt.NDArray[np.bool_]  # [rows]: the array that is the only input is NULL, or holds a NULL
+    misfit: npt.NDArray[np.bool_]  # [rows]: an array has another length than the model's
+    misfits: dict[int, str]  # of each feature the first such row -> what is wrong with it
 
 
-def encode(features: Sequence[Feature], columns: Sequence[pa.Array]) -> Inputs:
+def encode(learned: Preprocess, columns: Sequence[pa.Array]) -> Inputs:
     """Rows of columns to the network's inputs.
 
     A NULL number is imputed with the training mean, which is 0 after scaling; NaN and infinities go through as numbers.
 
     >>> age = Feature("age", "int", "number", means=(40.0,), scales=(10.0,))
     >>> city = Feature("city", "string", "category", vocabulary=("Ulm",))
-    >>> inputs = encode([age, city], [pa.array([50, None]), pa.array(["Ulm", "Rome"])])
+    >>> inputs = encode(Preprocess((age, city), Label("y", "int")), [pa.array([50, None]), pa.array(["Ulm", "Rome"])])
     >>> inputs.dense.tolist(), inputs.codes.tolist()
     ([[1.0], [0.0]], [[2], [0]])
     """
-    rows = len(columns[0]) if columns else 0
+    rows = len(columns[0])
     dense: list[npt.NDArray[np.float32]] = []
     codes: list[npt.NDArray[np.int64]] = []
-    scorable, misfits = np.ones(rows, dtype=bool), np.zeros(rows, dtype=bool)
-    wrong: dict[int, str] = {}
-    for feature, column in zip(features, columns, strict=True):
+    absent, misfit = np.zeros(rows, dtype=bool), np.zeros(rows, dtype=bool)
+    misfits: dict[int, str] = {}
+    for feature, column in zip(learned.features, columns, strict=True):
         if feature.kind == "category":
             codes.append(tensors.codes(column, _vocabulary(feature.vocabulary), feature.nulls_seen))
         elif feature.kind == "numbers":
-            values, missing, misfit = tensors.lists(column, len(feature.means))
-            dense.append(_scaled(values, missing, np.array(feature.means), np.array(feature.scales)))
-            if len(features) == 1:
-                scorable &= ~missing.any(axis=1) | misfit
-            if misfit.any():
-                row = int(misfit.argmax())
-                wrong.setdefault(row, f"`{feature.name}` holds {len(column[row])} numbers a row; the model takes {len(feature.means)}.")
-                misfits |= misfit
+            values, missing, wrong = tensors.lists(column, len(feature.means))
+            dense.append(_scaled(feature, values, missing, learned.bound))
+            if len(learned.features) == 1:
+                absent |= missing.any(axis=1) & ~wrong
+            if wrong.any():
+                misfit |= wrong
+                row = int(wrong.argmax())
+                misfits[row] = f"`{feature.name}` holds {len(column[row])} numbers a row; the model takes {len(feature.means)}."
         else:
-            dense.append(_DENSE[feature.kind](feature, column))
+            dense.append(_DENSE[feature.kind](feature, column, learned.bound))
     return Inputs(
         np.concatenate(dense, axis=1) if dense else np.zeros((rows, 0), np.float32),
         np.stack(codes, axis=1) if codes else np.zeros((rows, 0), np.int64),
-        scorable,
-        wrong,
+        absent,
+        misfit,
         misfits,
     )
 
@@ -72,31 +72,36 @@ def dense_width(features: Sequence[Feature]) -> int:
     return sum(widths[feature.kind](feature) for feature in features)
 
 
-def _scaled(values: tensors.Floats, missing: tensors.Mask, means: tensors.Floats, scales: tensors.Floats) -> npt.NDArray[np.float32]:
-    scaled = (values - means) / scales
+def _scaled(feature: Feature, values: tensors.Floats, missing: tensors.Mask, bound: float | None) -> npt.NDArray[np.float32]:
+    """values [rows, n] in deviations from their mean. One wild outlier would drown the rows beside it in a deep network: on the diamonds,
+    R2 on held-out rows was 0.96 with two mistyped ones among 54,000 and 0.98 with the bound. A linear model goes on in its line.
+    """
+    scaled = (values - np.array(feature.means)) / np.array(feature.scales)
+    if bound is not None:
+        np.clip(scaled, -bound, bound, out=scaled)
     scaled[missing] = 0.0
     return scaled.astype(np.float32)
 
 
-def _number(feature: Feature, column: pa.Array) -> npt.NDArray[np.float32]:
+def _number(feature: Feature, column: pa.Array, bound: float | None) -> npt.NDArray[np.float32]:
     values, missing = tensors.numbers(column)
-    return _scaled(values, missing, np.array(feature.means), np.array(feature.scales))[:, None]  # [rows, 1]
+    return _scaled(feature, values[:, None], missing[:, None], bound)  # [rows, 1]
 
 
-def _time(feature: Feature, column: pa.Array) -> npt.NDArray[np.float32]:
+def _time(feature: Feature, column: pa.Array, bound: float | None) -> npt.NDArray[np.float32]:
     seconds, missing = tensors.numbers(column)
-    place = _scaled(seconds, missing, np.array(feature.means), np.array(feature.scales))
+    place = _scaled(feature, seconds[:, None], missing[:, None], bound)
     angles = [2 * np.pi * (seconds / period % 1.0) for period in _periods(feature)]
     phases = np.stack([wave(angle) for angle in angles for wave in (np.sin, np.cos)], axis=1)
     phases[missing] = 0.0
-    return np.concatenate([place[:, None], phases.astype(np.float32)], axis=1)  # [rows, 1 + 2 * periods]
+    return np.concatenate([place, phases.astype(np.float32)], axis=1)  # [rows, 1 + 2 * periods]
 
 
 def _periods(feature: Feature) -> tuple[float, ...]:
     return (_WEEK, _YEAR) if feature.type == "date" else (_DAY, _WEEK, _YEAR)
 
 
-_DENSE: dict[str, Callable[[Feature, pa.Array], npt.NDArray[np.float32]]] = {"number": _number, "time": _time}
+_DENSE: dict[str, Callable[[Feature, pa.Array, float | None], npt.NDArray[np.float32]]] = {"number": _number, "time": _time}
 
 
 @lru_cache(maxsize=1024)

@@ -55,12 +55,14 @@ class Preprocess:
 
     features: tuple[Feature, ...]
     label: Label
+    bound: float | None = None  # deviations from the mean beyond which a number counts as that far away; None for a linear model
 
     def to_json(self) -> str:
         """The form in the model store; the classes as an Arrow stream, which keeps any scalar type exactly."""
         label = {field.name: getattr(self.label, field.name) for field in dataclasses.fields(Label)}
         label["classes"] = None if self.label.classes is None else base64.b64encode(_to_stream(self.label.classes)).decode()
-        return json.dumps({"features": [dataclasses.asdict(feature) for feature in self.features], "label": label}, ensure_ascii=False)
+        features = [dataclasses.asdict(feature) for feature in self.features]
+        return json.dumps({"features": features, "label": label, "bound": self.bound}, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> "Preprocess":
@@ -70,7 +72,7 @@ class Preprocess:
         label = read["label"]
         if label["classes"] is not None:
             label["classes"] = pa.ipc.open_stream(base64.b64decode(label["classes"])).read_all().column(0).combine_chunks()
-        return cls(features, Label(**label))
+        return cls(features, Label(**label), read["bound"])
 
 
 def _to_stream(values: pa.Array) -> bytes:

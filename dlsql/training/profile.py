@@ -17,12 +17,13 @@ from pyspark.sql import functions as F
 
 from dlsql.errors import did_you_mean, error
 from dlsql.model import is_label_type, kind_of
-from dlsql.options import Settings
+from dlsql.options import LINEAR, Settings
 from dlsql.quoting import identifier
 from udfs.spec import Feature, Label, Preprocess
 
 MAX_CLASSES = 10_000
 MAX_WORDS = 50_000  # of a string column; rarer ones share the unknown bucket
+_BOUND = 10.0  # deviations from the mean: farther numbers count as this far, for a deep network (udfs.preprocess)
 _STATISTICS_ROWS = 100_000  # of an array column: its positions' means are as good from a sample
 _COLUMNS_A_QUERY = 250  # Spark compiles one aggregation of thousands of expressions badly
 _AUTO_SMALL, _AUTO_LARGE, _AUTO_HELD_OUT = 500, 50_000, 10_000  # rows: BigQuery ML's AUTO_SPLIT
@@ -155,7 +156,8 @@ def profile(columns: Columns, settings: Settings, total: int, learned: Preproces
     if learned is None:
         words = _words(columns)
         features = tuple(_feature(columns, name, statistics, words, rows) for name in columns.features)
-        learned = Preprocess(_with_arrays(columns, features, rows, settings.seed), _label(columns, settings, statistics))
+        bound = None if settings.model_type in LINEAR else _BOUND
+        learned = Preprocess(_with_arrays(columns, features, rows, settings.seed), _label(columns, settings, statistics), bound)
     counts = _class_counts(columns, learned.label)
     held_out = _held_out(settings, rows)
     split_at = _split_at(columns, settings, held_out)
