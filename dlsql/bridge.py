@@ -32,7 +32,7 @@ class Bridge:
     def __init__(self, spark: SparkSession, answer: Answer) -> None:
         self.context = spark.sparkContext
         self._jvm: Any = spark._jvm
-        ensure_callback_server_started(self.context._gateway)  # type: ignore[attr-defined]
+        ensure_callback_server_started(self.context._gateway)  # type: ignore[no-untyped-call]
         self._loader = _compile(self._jvm)
         self._python = self._new("Language$Python", _Callback(self, answer))
 
@@ -57,7 +57,9 @@ class Bridge:
         catalyst, some = self._jvm.org.apache.spark.sql.catalyst, self._jvm.scala.Option.apply
         for name in names:
             identifier = catalyst.FunctionIdentifier(name, some("builtin"), some("system"))
-            registry.registerFunction(identifier, catalyst.expressions.ExpressionInfo("dlsql", name), self._new(builder, self._python, name))
+            registry.registerFunction(
+                identifier, catalyst.expressions.ExpressionInfo("dlsql", name), self._new(builder, self._python, name)
+            )
 
     def clone(self, spark: SparkSession, scalars: tuple[str, ...], tables: tuple[str, ...]) -> SparkSession:
         """A session with the settings, views and current database of another, and with the language.
@@ -77,12 +79,14 @@ class Bridge:
         """Whether a session has our parser."""
         parser = spark._jsparkSession.sessionState().sqlParser()
         proxies = self._jvm.java.lang.reflect.Proxy
-        return bool(proxies.isProxyClass(parser.getClass())) and proxies.getInvocationHandler(parser).getClass().getName().startswith("dlsql.")
+        return bool(proxies.isProxyClass(parser.getClass())) and proxies.getInvocationHandler(parser).getClass().getName().startswith(
+            "dlsql."
+        )
 
     def bound(self, udf: UserDefinedFunction, plan: Mapping[str, Any]) -> Any:
         """An answer to "bind": the worker's function, and how the arguments feed it."""
         pair = self._jvm.java.util.ArrayList()
-        pair.add(udf._judf)  # type: ignore[attr-defined]
+        pair.add(udf._judf)
         pair.add(json.dumps(plan))
         return pair
 
@@ -107,7 +111,7 @@ class Bridge:
 
     def files(self) -> "Files":
         """The file systems that Spark's own settings reach."""
-        return Files(self._jvm, self.context._jsc.hadoopConfiguration())  # type: ignore[attr-defined]
+        return Files(self._jvm, self.context._jsc.hadoopConfiguration())
 
     def database_location(self, spark: SparkSession, database: str) -> str:
         """Where a database keeps its tables."""

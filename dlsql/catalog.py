@@ -12,7 +12,6 @@ import re
 import time
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,7 +22,7 @@ from pyspark.sql import SparkSession
 
 from dlsql.bridge import Bridge
 from dlsql.errors import did_you_mean, error
-from dlsql.model import Version
+from dlsql.model import RoundInfo, Version
 from dlsql.quoting import identifier
 from dlsql.statements import Name
 
@@ -53,22 +52,6 @@ _SPARK_TYPES: dict[pa.DataType, str] = {
     pa.string(): "string", pa.int32(): "int", pa.int64(): "bigint", pa.float64(): "double", _MOMENT: "timestamp",
     _TEXTS: "map<string,string>", _NUMBERS: "map<string,double>", pa.list_(pa.string()): "array<string>",
 }  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class RoundInfo:
-    """A row of `training_info`."""
-
-    round: int
-    epoch: int
-    rows: int
-    train_loss: float
-    eval_loss: float | None
-    metrics: Mapping[str, float]
-    learning_rate: float
-    seconds: float
-    rows_per_second: float
-    at: datetime
 
 
 class Catalog:

@@ -6,8 +6,10 @@ import json
 import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version as library_version
 from typing import Any
 
@@ -18,12 +20,12 @@ from pyspark.sql import DataFrame, SparkSession
 
 from dlsql import inference, options, training
 from dlsql.bridge import Bridge
-from dlsql.catalog import DEFAULT, Catalog, RoundInfo, new_run
+from dlsql.catalog import DEFAULT, Catalog, new_run
 from dlsql.errors import DataError, DlsqlError, error
 from dlsql.functions import MODEL_ROW, VERSION_ROW, local, model_rows, version_rows
-from dlsql.model import Field, Version, ddl
+from dlsql.model import Field, RoundInfo, Version, ddl
 from dlsql.options import Settings
-from dlsql.parser import parse_name, render
+from dlsql.parser import render
 from dlsql.progress import bar
 from dlsql.statements import (
     CreateModel,
@@ -44,6 +46,7 @@ from dlsql.statements import (
     UnsetAlias,
     Vacuum,
 )
+from dlsql.terms import parse_name
 from udfs.spec import Preprocess
 
 _SECONDS_BETWEEN_WRITES = 1.0  # rounds can be shorter, and nobody reads faster
@@ -164,7 +167,7 @@ def _train(client: Client, statement: CreateModel, settings: Settings, frame: Da
             _quietly(clean)
         if isinstance(e, DataError):  # going on from where it diverged would diverge again
             for path in checkpoints:
-                _quietly(lambda path=path: catalog.files.delete(path))
+                _quietly(partial(catalog.files.delete, path))
         if _was_cancelled(e):
             raise error("DLSQL_CANCELLED", name=name) from e
         raise
@@ -175,14 +178,14 @@ def _train(client: Client, statement: CreateModel, settings: Settings, frame: Da
 
 def _quietly(clean: Callable[[], None]) -> None:
     """Cleaning up must not hide why it was needed; `vacuum` takes what stays."""
-    try:
+    with suppress(DlsqlError, PySparkException):
         clean()
-    except (DlsqlError, PySparkException):
-        pass
 
 
 def _was_cancelled(raised: BaseException) -> bool:
-    return isinstance(raised, KeyboardInterrupt) or bool(re.search(r"SPARK_JOB_CANCELLED|[Jj]ob \d+ cancelled|cancelled part of", str(raised)))
+    return isinstance(raised, KeyboardInterrupt) or bool(
+        re.search(r"SPARK_JOB_CANCELLED|[Jj]ob \d+ cancelled|cancelled part of", str(raised))
+    )
 
 
 def _version(
@@ -192,10 +195,10 @@ def _version(
     return Version(
         namespace=str(statement.name.namespace), model=statement.name.model, version=0, run=run_id, status="ready",
         model_type=settings.model_type, task=settings.task, engine="onnx", uri=uri, sha256=inference.digest(trained.files),
-        bytes=sum(map(len, trained.files.values())), parameters=trained.parameters, inputs=ddl(trained.signature.inputs), outputs=ddl((answer,)),
-        options={key: json.dumps(value, ensure_ascii=False) for key, value in statement.options}, statement=render(statement),
-        query=str(statement.query), tables=client.bridge.tables_read(frame), seed=settings.seed, rows_trained=trained.rows, loss=trained.loss,
-        metrics=trained.metrics, seconds=trained.seconds, libraries={one: library_version(one) for one in _LIBRARIES},
+        bytes=sum(map(len, trained.files.values())), parameters=trained.parameters, inputs=ddl(trained.signature.inputs),
+        outputs=ddl((answer,)), options={key: json.dumps(value, ensure_ascii=False) for key, value in statement.options},
+        statement=render(statement), query=str(statement.query), tables=client.bridge.tables_read(frame), seed=settings.seed,
+        rows_trained=trained.rows, loss=trained.loss, metrics=trained.metrics, seconds=trained.seconds, libraries={one: library_version(one) for one in _LIBRARIES},
         owner=client.catalog.user() or getpass.getuser(), created_at=datetime.now(UTC), comment=statement.comment or "",
     )  # fmt: skip
 
@@ -300,7 +303,7 @@ def _drop(client: Client, statement: DropModel) -> DataFrame:
     catalog = client.catalog
     name = catalog.qualified(statement.name)
     there = catalog.numbers(name)
-    if statement.if_exists and (not there or statement.version is not None and statement.version not in there):
+    if statement.if_exists and (not there or (statement.version is not None and statement.version not in there)):
         return _done(client, name, statement.version, "was not there")
     catalog.drop(name, statement.version)
     return _done(client, name, statement.version, "is dropped")
@@ -376,7 +379,9 @@ def _export(client: Client, statement: ExportModel) -> DataFrame:
 
 
 def _vacuum(client: Client, statement: Vacuum) -> DataFrame:
-    return local(client.spark, pa.schema([("removed", pa.string())]), [{"removed": path} for path in client.catalog.vacuum(statement.retain_hours)])
+    return local(
+        client.spark, pa.schema([("removed", pa.string())]), [{"removed": path} for path in client.catalog.vacuum(statement.retain_hours)]
+    )
 
 
 _COMMANDS: dict[type, Callable[[Client, Any], DataFrame]] = {

@@ -14,8 +14,8 @@ from dlsql.bridge import Bridge
 from dlsql.catalog import Catalog
 from dlsql.errors import did_you_mean, error
 from dlsql.model import Argument, Version, match
-from dlsql.parser import parse_name
 from dlsql.quoting import identifier, literal
+from dlsql.terms import parse_name
 
 # function -> (what it shows of the answer for a classification, for a regression, whether a row that cannot be scored fails)
 _SCALARS: dict[str, tuple[str, str, bool]] = {
@@ -42,7 +42,9 @@ class Bindings:
             context: SparkContext = self._bridge.context
             if version.sha256 not in self._bundles:
                 names = inference.SCORED
-                self._bundles[version.sha256] = inference.share(context, {name: catalog.files.read(f"{version.uri}/{name}") for name in names})
+                self._bundles[version.sha256] = inference.share(
+                    context, {name: catalog.files.read(f"{version.uri}/{name}") for name in names}
+                )
             bundle = self._bundles[version.sha256]
             made = inference.scoring_udf(context, bundle, version.sha256, version.signature, masked=masked, strict=strict)
             self._udfs[key] = made
@@ -61,18 +63,24 @@ def bind(bindings: Bindings, bridge: Bridge, catalog: Catalog, question: Mapping
     signature = version.signature
     part = _SCALARS[function][1 if signature.task == "regression" else 0]
     if not part:
-        problem = f"gives the probabilities of classes; `{version.full_name}` is a {version.model_type}, whose answer is a number. Use PREDICT."
+        problem = (
+            f"gives the probabilities of classes; `{version.full_name}` is a {version.model_type}, whose answer is a number. Use PREDICT."
+        )
         raise error("DLSQL_ARGUMENTS", function=function.upper(), problem=problem)
     arguments = tuple(Argument(one["name"], one["type"]) for one in question["arguments"])
     places = match(version, function.upper(), arguments, by_name=question["struct"])
-    inputs = [{"place": place, "cast": _cast(arguments[place].type, wanted.type)} for place, wanted in zip(places, signature.inputs, strict=True)]
+    inputs = [
+        {"place": place, "cast": _cast(arguments[place].type, wanted.type)} for place, wanted in zip(places, signature.inputs, strict=True)
+    ]
     udf = bindings.udf(catalog, version, masked=question["masked"], strict=_SCALARS[function][2])
     return bridge.bound(udf, {"masked": question["masked"], "inputs": inputs, "answer": part})
 
 
 def _model(catalog: Catalog, function: str, name: Any) -> Version:
     if not isinstance(name, str):
-        raise error("DLSQL_ARGUMENTS", function=function.upper(), problem="takes the model's name, a constant string, as its first argument.")
+        raise error(
+            "DLSQL_ARGUMENTS", function=function.upper(), problem="takes the model's name, a constant string, as its first argument."
+        )
     return catalog.find(catalog.qualified(parse_name(name)))
 
 
@@ -150,7 +158,8 @@ FROM (
 )"""
 
 _EVALUATE_VALUES = """
-SELECT avg(abs(error)) AS mean_absolute_error, avg(error * error) AS mean_squared_error, sqrt(avg(error * error)) AS root_mean_squared_error,
+SELECT avg(abs(error)) AS mean_absolute_error, avg(error * error) AS mean_squared_error,
+  sqrt(avg(error * error)) AS root_mean_squared_error,
   1 - avg(error * error) / var_pop(truth) AS r2_score, 1 - var_pop(error) / var_pop(truth) AS explained_variance
 FROM (
   SELECT truth, truth - answer AS error
@@ -227,7 +236,11 @@ def _ml_models(spark: SparkSession, catalog: Catalog, constants: list[Any], tabl
 def _ml_model_versions(spark: SparkSession, catalog: Catalog, constants: list[Any], tables: int) -> DataFrame:
     _no_more("ML_MODEL_VERSIONS", constants, tables, (1, 0), "ML_MODEL_VERSIONS('model')")
     version = _model(catalog, "ML_MODEL_VERSIONS", constants[0])
-    return local(spark, VERSION_ROW, version_rows(catalog, catalog.qualified(parse_name(f"{identifier(version.namespace)}.{identifier(version.model)}"))))
+    return local(
+        spark,
+        VERSION_ROW,
+        version_rows(catalog, catalog.qualified(parse_name(f"{identifier(version.namespace)}.{identifier(version.model)}"))),
+    )
 
 
 def _unsupported(name: str) -> Callable[..., Any]:
@@ -237,7 +250,15 @@ def _unsupported(name: str) -> Callable[..., Any]:
     return refuse
 
 
-_LATER = ("ml_confusion_matrix", "ml_roc_curve", "ml_trial_info", "ml_feature_info", "ml_weights", "ml_global_explain", "ml_explain_predict")
+_LATER = (
+    "ml_confusion_matrix",
+    "ml_roc_curve",
+    "ml_trial_info",
+    "ml_feature_info",
+    "ml_weights",
+    "ml_global_explain",
+    "ml_explain_predict",
+)
 _TABLES: dict[str, Callable[[SparkSession, Catalog, list[Any], int], str | DataFrame]] = {
     "ml_predict": _ml_predict,
     "ml_evaluate": _ml_evaluate,
@@ -251,5 +272,7 @@ TABLES = tuple(_TABLES)
 
 def local(spark: SparkSession, schema: pa.Schema, rows: list[dict[str, Any]]) -> DataFrame:
     """Rows of the driver as a DataFrame, without a Spark job."""
-    columns = {field.name: [list(row[field.name].items()) if pa.types.is_map(field.type) else row[field.name] for row in rows] for field in schema}
+    columns = {
+        field.name: [list(row[field.name].items()) if pa.types.is_map(field.type) else row[field.name] for row in rows] for field in schema
+    }
     return spark.createDataFrame(pa.table(columns, schema=schema))

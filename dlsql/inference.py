@@ -32,7 +32,14 @@ def share(context: SparkContext, artefact: Mapping[str, bytes]) -> Any:
 
 
 def scoring_udf(
-    context: SparkContext, bundle: Any, sha256: str, signature: Signature, *, engine: str = "onnx", masked: bool = False, strict: bool = True
+    context: SparkContext,
+    bundle: Any,
+    sha256: str,
+    signature: Signature,
+    *,
+    engine: str = "onnx",
+    masked: bool = False,
+    strict: bool = True,
 ) -> UserDefinedFunction:
     """The worker's function: one column for each input of the model, a mask before them where `masked`."""
     threads = int(context.getConf().get("spark.task.cpus", "1") or 1)

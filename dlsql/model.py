@@ -113,6 +113,22 @@ class Version:
         return Signature(fields_of(self.inputs), fields_of(self.outputs)[0], self.task)
 
 
+@dataclass(frozen=True, slots=True)
+class RoundInfo:
+    """A row of `training_info`."""
+
+    round: int
+    epoch: int
+    rows: int
+    train_loss: float
+    eval_loss: float | None
+    metrics: Mapping[str, float]
+    learning_rate: float
+    seconds: float
+    rows_per_second: float
+    at: datetime
+
+
 def ddl(fields: tuple[Field, ...]) -> str:
     """Columns as Spark's DDL, every name quoted.
 
@@ -158,7 +174,11 @@ def match(version: Version, function: str, arguments: tuple[Argument, ...], *, b
         places = tuple(range(len(inputs)))
     else:
         takes = ", ".join(one.name for one in inputs)
-        raise error("DLSQL_ARGUMENTS", function=function, problem=f"got {len(arguments)} features; `{version.full_name}` takes {len(inputs)}: {takes}.")
+        raise error(
+            "DLSQL_ARGUMENTS",
+            function=function,
+            problem=f"got {len(arguments)} features; `{version.full_name}` takes {len(inputs)}: {takes}.",
+        )
     for one, place in zip(inputs, places, strict=True):
         _check_type(version, one, arguments[place])
     return places
@@ -179,4 +199,11 @@ def _check_type(version: Version, wanted: Field, found: Argument) -> None:
     numeric_mix = "boolean" in (found.type, wanted.type)  # a truth value is no number to Spark's ANSI casts of columns
     if kinds[0] != kinds[1] or numeric_mix:
         hint = " Cast it: CAST(... AS DOUBLE)." if kinds == ("category", "number") else ""
-        raise error("DLSQL_FEATURE_TYPE", name=version.full_name, feature=wanted.name, expected=wanted.type.upper(), found=found.type.upper(), hint=hint)
+        raise error(
+            "DLSQL_FEATURE_TYPE",
+            name=version.full_name,
+            feature=wanted.name,
+            expected=wanted.type.upper(),
+            found=found.type.upper(),
+            hint=hint,
+        )

@@ -117,7 +117,7 @@ def _schedule(value: Any) -> tuple[str, tuple[tuple[str, Any], ...]]:
 
 
 def _kind(value: Any) -> str:
-    name = _text().read(value).lower()
+    name = str(_text().read(value)).lower()
     name = SYNONYMS.get(name, name)
     if name not in KINDS:
         raise ValueError
@@ -127,7 +127,7 @@ def _kind(value: Any) -> str:
 OPTIONS: tuple[Option, ...] = (
     Option("model_type", Check("one of " + ", ".join(KINDS), _kind), None, "The kind of model. Required to train."),
     Option("input_label_cols", _list_of(_text(), "a list of one column name"), ("label",), "The label column."),
-    Option("hidden_units", _list_of(_whole(1, 65_536), "a list of whole numbers from 1 to 65536"), (128, 64), "Width of each hidden layer.", DNN),
+    Option("hidden_units", _list_of(_whole(1, 65_536), "a list of whole numbers from 1 to 65536"), (128, 64), "Width of each layer.", DNN),
     Option("activation_fn", _one_of(ACTIVATIONS), "relu", "Activation after each hidden layer, by torch's name.", DNN),
     Option("dropout", _number(0, 1, open_high=True), 0.0, "Share of hidden units dropped in a training step.", DNN),
     Option("batch_norm", _flag(), False, "Normalise each hidden layer over the batch.", DNN),
@@ -230,9 +230,9 @@ def read(options: Options) -> Settings:
 
     >>> read((("model_type", "dnn_regressor"), ("hidden_units", [32]))).hidden_units
     (32,)
-    >>> read((("model_type", "dnn_regressor"), ("hiden_units", [32])))
+    >>> read((("hiden_units", [32]),))
     Traceback (most recent call last):
-    dlsql.errors.OptionError: [DLSQL_UNKNOWN_OPTION] `hiden_units` is not an option of CREATE MODEL. Did you mean `hidden_units`? SQLSTATE: 22023
+    dlsql.errors.OptionError: [DLSQL_UNKNOWN_OPTION] `hiden_units` is not an option ... Did you mean `hidden_units`? SQLSTATE: 22023
     """
     given = dict(options)
     for name in given:
@@ -240,7 +240,9 @@ def read(options: Options) -> Settings:
             raise error("DLSQL_UNKNOWN_OPTION", option=name, where="CREATE MODEL", hint=did_you_mean(name, TABLE))
     if "model_type" not in given:
         hint = " Write OPTIONS (model_type = 'dnn_classifier', ...)."
-        raise error("DLSQL_OPTION_VALUE", option="model_type", value="not given", expected=f"it takes {TABLE['model_type'].check.says}.", hint=hint)
+        raise error(
+            "DLSQL_OPTION_VALUE", option="model_type", value="not given", expected=f"it takes {TABLE['model_type'].check.says}.", hint=hint
+        )
     values = {option.name: option.default for option in OPTIONS}
     for name, value in given.items():
         values[name] = _read_one(TABLE[name], value)
@@ -262,7 +264,9 @@ def _read_one(option: Option, value: Value) -> Any:
         return option.check.read(value)
     except (ValueError, TypeError):
         near = did_you_mean(value, KINDS) if option.name == "model_type" and isinstance(value, str) else ""
-        raise error("DLSQL_OPTION_VALUE", option=option.name, value=repr(value), expected=f"it takes {option.check.says}.", hint=near) from None
+        raise error(
+            "DLSQL_OPTION_VALUE", option=option.name, value=repr(value), expected=f"it takes {option.check.says}.", hint=near
+        ) from None
 
 
 def _check_together(given: Mapping[str, Value], values: Mapping[str, Any]) -> None:

@@ -1,29 +1,24 @@
 """SQL text in, a Statement out; or None, where the text is not ours and Spark gets it untouched.
 
 The grammar is section 3 of the language (docs: SQL): each rule of it is one small function here that moves a `Reader` over
-the tokens. sqlglot cuts the text into tokens and does nothing else: a query, a select list and a column type are slices of
-the source, never made anew.
+the tokens (reader.py) and over the parts that all statements share (terms.py). A query, a select list and a column type are
+slices of the source, never made anew.
 
     parse(text)          CREATE MODEL ..., CALL ml.train(...)  ->  CreateModel(...)
     render(statement)    the way back, for SHOW CREATE MODEL
-    parse_name(text)     'sales.churn@champion', as it stands in a function's string  ->  Name("sales", "churn", alias="champion")
-    quote_name(name)     the way back, with backticks round odd parts
 
 The spellings of other systems inside a query that is Spark's own (`ML.PREDICT(MODEL m, ...)`) are the business of rewrite.py.
 """
 
-import math
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from typing import ClassVar, Literal, TypeVar
+from typing import TypeVar
 
-from sqlglot import TokenType
-from sqlglot.dialects import Spark
-from sqlglot.errors import TokenError
-
-from dlsql.errors import DlsqlError, did_you_mean, error
+from dlsql.errors import did_you_mean
+from dlsql.quoting import literal
+from dlsql.reader import Reader, Token, reader_of
 from dlsql.statements import (
     CreateModel,
     DescribeModel,
@@ -47,8 +42,18 @@ from dlsql.statements import (
     Vacuum,
     Value,
 )
-
-__all__ = ["parse", "parse_name", "quote_name", "render"]
+from dlsql.terms import (
+    alias_name,
+    checked_alias,
+    model_name,
+    options_of,
+    plain_name,
+    quote_name,
+    quote_part,
+    read_name,
+    value,
+    without_suffix,
+)
 
 T = TypeVar("T")
 
@@ -68,7 +73,7 @@ def parse(text: str) -> Statement | None:
     words = next((words for words in _STATEMENTS if head[: len(words)] == words), None)
     if words is None or (words[0] in ("DESC", "DESCRIBE") and not _describes_model(head[2:])):
         return None
-    reader = _reader(text)
+    reader = reader_of(text)
     reader.expect(*words)
     statement = _STATEMENTS[words](reader)
     reader.expect_end()
@@ -102,451 +107,6 @@ def _describes_model(lexemes: tuple[str, ...]) -> bool:
     return named and lexemes[:2] not in (("PARTITION", "("), ("AS", "JSON"))
 
 
-# ---- Tokens
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """A piece of the source: text[start:end]. The kind is told from the spelling, since sqlglot's differ from keyword to keyword."""
-
-    kind: Literal["word", "number", "quoted", "string", "symbol", "end"]
-    text: str
-    start: int
-    end: int
-
-    @property
-    def key(self) -> str:
-        """What a keyword or a sign is known by; empty for strings and quoted identifiers, which are never keywords."""
-        return "" if self.kind in ("string", "quoted") else self.text.upper()
-
-    @property
-    def identifier(self) -> str | None:
-        """The name that the token spells, or None."""
-        if self.kind == "quoted":
-            return self.text[1:-1].replace("``", "`")
-        return self.text if self.kind in ("word", "number") and _WORD.fullmatch(self.text) else None
-
-    def __str__(self) -> str:
-        return "the end of the text" if self.kind == "end" else f"`{self.text[:40]}`"
-
-
-_WORD = re.compile(r"\w+")
-_STRING = re.compile(r"[rR]?['\"]")
-# ASCII, since in Unicode the S of `1S` would match the long s, too.
-_NUMBER = re.compile(r"((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?)(L|S|Y|D|F|BD)?", re.IGNORECASE | re.ASCII)
-
-
-def _token(text: str, start: int) -> Token:
-    kind: Literal["word", "number", "quoted", "string", "symbol"] = "symbol"
-    if _STRING.match(text):
-        kind = "string"
-    elif text.startswith("`"):
-        kind = "quoted"
-    elif _NUMBER.fullmatch(text):
-        kind = "number"
-    elif _WORD.fullmatch(text):
-        kind = "word"
-    return Token(kind, text, start, start + len(text))
-
-
-class _Tokenizer(Spark.Tokenizer):  # type: ignore[misc]  # its metaclass hides the type
-    """Spark's, without sqlglot's habit of taking all that follows SHOW, CALL or RENAME for one string."""
-
-    COMMANDS: ClassVar[set[TokenType]] = set()
-
-
-def tokenize(text: str) -> list[Token] | None:
-    """The tokens of a text, without its comments; None where a quote or a comment is not closed."""
-    try:
-        found = _Tokenizer(dialect="spark").tokenize(text)
-    except TokenError:
-        return None
-    tokens: list[Token] = []
-    for token in found:
-        if not tokens or token.start >= tokens[-1].end:  # of `1L` sqlglot makes `1`, `::` and `L`, each at the place of `1L`
-            tokens.append(_token(text[token.start : token.end + 1], token.start))
-    return tokens
-
-
-def _syntax_error(text: str, offset: int, problem: str, hint: str = "") -> DlsqlError:
-    before = text[:offset]
-    return error("DLSQL_SYNTAX", problem=problem, line=before.count("\n") + 1, column=offset - before.rfind("\n"), hint=hint)
-
-
-def _reader(text: str) -> "Reader":
-    """A reader of a whole statement, without the semicolons after it."""
-    tokens = tokenize(text)
-    if tokens is None:
-        raise _syntax_error(text, len(text), "A quote or a comment is not closed")
-    while tokens and tokens[-1].key == ";":
-        tokens.pop()
-    return Reader(text, tokens)
-
-
-class Reader:
-    """A cursor over the tokens of a text. `take` and `expect` move it over words or signs, the rest over what they read."""
-
-    def __init__(self, text: str, tokens: list[Token], at: int = 0) -> None:
-        self.text, self.tokens, self.at = text, tokens, at
-
-    def peek(self, ahead: int = 0) -> Token:
-        """The next token, or the one some tokens later; past the last one, a token of kind `end`."""
-        if self.at + ahead < len(self.tokens):
-            return self.tokens[self.at + ahead]
-        return Token("end", "", len(self.text), len(self.text))
-
-    def next(self) -> Token:
-        """The next token, moving over it."""
-        token = self.peek()
-        self.at += 1
-        return token
-
-    def take(self, *keys: str) -> bool:
-        """Moves over these words or signs if all of them come next."""
-        taken = all(self.peek(ahead).key == key for ahead, key in enumerate(keys))
-        self.at += len(keys) if taken else 0
-        return taken
-
-    def expect(self, *keys: str) -> None:
-        """Moves over these words or signs."""
-        for key in keys:
-            if not self.take(key):
-                raise self.expected(key if _WORD.match(key) else f"`{key}`")
-
-    def expect_end(self, instead: Iterable[str] = ()) -> None:
-        """Makes sure that nothing is left; `instead` are the words that could go on here."""
-        token = self.peek()
-        if token.kind != "end":
-            hint = " A name with a hyphen stands in backticks." if token.key == "-" else did_you_mean(token.key, instead)
-            raise self.fail(f"Unexpected {token}", hint)
-
-    def fail(self, problem: str, hint: str = "", at: Token | None = None) -> DlsqlError:
-        """The error to raise about a token, the next one unless told otherwise."""
-        return _syntax_error(self.text, (at or self.peek()).start, problem, hint)
-
-    def expected(self, what: str) -> DlsqlError:
-        """The error to raise where something else comes next."""
-        return self.fail(f"Expected {what}, found {self.peek()}")
-
-    def listed(self, read: Callable[[], T], closing: str = ")") -> list[T]:
-        """Items with commas between them, up to the closing bracket; the opening one is behind."""
-        items: list[T] = []
-        while not self.take(closing):
-            if items:
-                self.expect(",")
-            items.append(read())
-            if self.peek().key not in (",", closing):
-                raise self.expected(f"`,` or `{closing}`")
-        return items
-
-    def identifier(self, what: str) -> str:
-        """A bare word or a quoted identifier, as written."""
-        name = self.peek().identifier
-        if name is None:
-            raise self.expected(what)
-        self.at += 1
-        return name
-
-    def integer(self, what: str) -> int:
-        """A number without sign and fraction."""
-        if not re.fullmatch(r"[0-9]{1,9}", self.peek().text):
-            raise self.expected(what)
-        return int(self.next().text)
-
-    def number(self) -> int | float:
-        """A number with or without a sign, exponent and Spark's suffixes."""
-        sign = -1 if self.take("-") else 1
-        if sign == 1:
-            self.take("+")
-        start = self.peek()
-        point = "." if self.take(".") else ""  # sqlglot makes two tokens of `.5`
-        spelled = _NUMBER.fullmatch(point + self.peek().text)
-        if spelled is None:
-            raise self.expected("a number")
-        digits, suffix = spelled[1], (spelled[2] or "").upper()
-        whole = suffix in ("", "L", "S", "Y") and digits.isdigit()
-        if len(digits) > 1000 or math.isinf(float(digits)):
-            raise self.fail(f"{start} is too large a number", at=start)
-        self.at += 1
-        return sign * (int(digits) if whole else float(digits))
-
-    def string(self, what: str = "a string") -> str:
-        """A string: one literal or several in a row, as Spark reads them."""
-        if self.peek().kind != "string":
-            raise self.expected(what)
-        parts: list[str] = []
-        while self.peek().kind == "string":
-            token, before = self.peek(), self.peek(-1)
-            if parts and token.start == before.end and token.text[0] == before.text[0] in "'\"":
-                parts.append(token.text[0])  # 'it''s' is it's to Spark, and two tokens to sqlglot
-            parts.append(_unescaped(token.text))
-            self.at += 1
-        return "".join(parts)
-
-    def slice(self, stops: tuple[str, ...], brackets: str = "([{)]}") -> str:
-        """The source text up to the first of these signs that stands outside of all brackets."""
-        first, depth = self.at, 0
-        opening, closing = brackets[: len(brackets) // 2], brackets[len(brackets) // 2 :]
-        while depth or self.peek().key not in stops:
-            if self.peek().kind == "end":
-                raise self.expected(" or ".join(f"`{stop}`" for stop in stops))
-            depth += sum((sign in opening) - (sign in closing) for sign in self.next().key)
-        if self.at == first:
-            raise self.expected("text")
-        return self.text[self.tokens[first].start : self.tokens[self.at - 1].end]
-
-
-# ---- Strings, as Spark's SparkParserUtils.unescapeSQLString reads them
-
-_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[01][0-7]{2}|.)", re.DOTALL)
-_ESCAPED = {"0": "\0", "b": "\b", "n": "\n", "r": "\r", "t": "\t", "Z": "\x1a", "%": "\\%", "_": "\\_"}
-
-
-def _unescaped(literal: str) -> str:
-    if literal[0] in "rR":
-        return literal[2:-1]
-    text = _ESCAPE.sub(_character, literal[1:-1])
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # '\ud83d\ude00' is one character
-
-
-def _character(escape: re.Match[str]) -> str:
-    code = escape[1]
-    if len(code) == 1:
-        return _ESCAPED.get(code, code)
-    point = int(code[1:], 16) if code[0] in "uU" else int(code, 8)
-    return chr(point) if point <= 0x10FFFF else "??"  # as Spark does
-
-
-def quote_literal(text: str) -> str:
-    r"""A string as a literal of Spark SQL.
-
-    >>> print(quote_literal("it's"))
-    'it\'s'
-    """
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
-
-
-# ---- Names
-
-_PART = r"(?:`(?:[^`]|``)+`|[\w-]+)"
-_NAME = re.compile(rf"({_PART}(?:\.{_PART})*)(?:@({_PART}))?")
-
-
-def parse_name(text: str) -> Name:
-    """The name that stands in a function's string: ``'sales.churn@champion'``, ``'`my db`.`my model`@v2'``.
-
-    Two parts in one pair of backticks, as BigQuery writes them, are two parts; only after a namespace does a quoted dot belong to the name.
-
-    Raises:
-        StatementSyntaxError: the text is not a name.
-    """
-    name = _read_name(text)
-    if isinstance(name, str):
-        raise _syntax_error(text, 0, name)
-    return name
-
-
-def quote_name(name: Name) -> str:
-    """The name as `parse_name` and a statement read it.
-
-    >>> quote_name(Name("my db", "churn", version=2))
-    '`my db`.churn@v2'
-    """
-    base = ".".join(_quote_part(part) for part in (name.namespace, name.model) if part is not None)
-    suffix = f"v{name.version}" if name.version is not None else name.alias and _quote_part(name.alias)
-    return f"{base}@{suffix}" if suffix else base
-
-
-def _quote_part(part: str) -> str:
-    # Spark's own parser takes bare names in ASCII only.
-    return part if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", part) else "`" + part.replace("`", "``") + "`"
-
-
-def _read_name(text: str) -> Name | str:
-    """The name that a text spells, or what is wrong with it."""
-    found = _NAME.fullmatch(text.strip())
-    if not found:
-        return f"`{text[:80]}` is not a name like namespace.model@v2, odd parts in backticks,"
-    return _assemble([_unquoted(part) for part in re.findall(_PART, found[1])], found[2] and _unquoted(found[2]))
-
-
-def _unquoted(part: str) -> str:
-    return part[1:-1].replace("``", "`") if part.startswith("`") else part
-
-
-def _assemble(parts: list[str], suffix: str | None) -> Name | str:
-    """The name of these parts, or what is wrong with them."""
-    if len(parts) == 1:
-        parts = parts[0].split(".")  # BigQuery's `namespace.model`
-    if len(parts) > 2:
-        return f"`{'.'.join(parts)[:80]}` has {len(parts)} parts; a model's name has one or two, namespace.model,"
-    if "" in parts or suffix == "":
-        return "A part of the name is empty"
-    *namespace, model = (part.lower() for part in parts)
-    name = Name(namespace[0] if namespace else None, model)
-    if suffix is None:
-        return name
-    version = _version(suffix)
-    return replace(name, version=version) if version is not None else replace(name, alias=suffix.lower())
-
-
-def _version(suffix: str) -> int | None:
-    """The version that `v2` means, or None for an alias."""
-    found = re.fullmatch(r"[vV]([0-9]{1,9})", suffix)
-    return int(found[1]) if found else None
-
-
-def model_name(reader: Reader) -> Name:
-    """[namespace.]model[@vN | @alias]."""
-    start = reader.peek()
-    parts = [reader.identifier("a model's name")]
-    while reader.take("."):
-        parts.append(reader.identifier("a model's name"))
-    suffix = reader.identifier("a version or an alias") if reader.take("@") else None
-    name = _assemble(parts, suffix)
-    if isinstance(name, str):
-        raise reader.fail(name, at=start)
-    return name
-
-
-def _plain_name(reader: Reader) -> Name:
-    """A name that stands for the model as a whole."""
-    start = reader.peek()
-    return _without_suffix(reader, start, model_name(reader))
-
-
-def _without_suffix(reader: Reader, at: Token, name: Name) -> Name:
-    if name.version is not None or name.alias is not None:
-        raise reader.fail(f"`{quote_name(name)}` names one version, and the model as a whole is meant,", at=at)
-    return name
-
-
-def _alias(reader: Reader) -> str:
-    start = reader.peek()
-    return _checked_alias(reader, start, reader.string() if start.kind == "string" else reader.identifier("an alias"))
-
-
-def _checked_alias(reader: Reader, at: Token, alias: str) -> str:
-    if re.fullmatch(r"[vV][0-9]+", alias):
-        raise reader.fail(f"`{alias}` cannot be an alias, since @{alias} is a version,", at=at)
-    if alias.lower() == "default":
-        raise reader.fail("`default` cannot be an alias", " Use ALTER MODEL name SET DEFAULT_VERSION = n.", at)
-    if not alias:
-        raise reader.fail("An alias is not empty", at=at)
-    return alias.lower()
-
-
-# ---- Values and options
-
-_DEEPEST = 32  # brackets within brackets
-_CONSTANTS: dict[str, Value] = {"TRUE": True, "FALSE": False, "NULL": None}
-
-
-def value(reader: Reader, depth: int = 0) -> Value:
-    """A literal, [..], ARRAY(..), MAP(..), STRUCT(..), HPARAM_RANGE(..) or HPARAM_CANDIDATES(..); another bare word is a string."""
-    token = reader.peek()
-    if depth > _DEEPEST:
-        raise reader.fail(f"Values are nested more than {_DEEPEST} deep")
-    if token.kind == "string":
-        return reader.string()
-    if token.kind == "number" or token.key in ("+", "-", "."):
-        return reader.number()
-    if reader.take("["):
-        return reader.listed(partial(value, reader, depth + 1), "]")
-    if token.key in _CONSTRUCTORS and reader.peek(1).key in ("(", "["):
-        reader.at += 1
-        closing = ")" if reader.next().key == "(" else "]"
-        return _CONSTRUCTORS[token.key](reader, closing, depth + 1)
-    if token.kind != "word" or token.text[0].isdigit():
-        raise reader.expected("a value")
-    reader.at += 1
-    return _CONSTANTS.get(token.key, token.text)
-
-
-def _array(reader: Reader, closing: str, depth: int) -> Value:
-    return reader.listed(partial(value, reader, depth), closing)
-
-
-def _map(reader: Reader, closing: str, depth: int) -> Value:
-    def entry() -> tuple[str, Value]:
-        key = value(reader, depth)
-        if isinstance(key, bool) or not isinstance(key, str | int | float):
-            raise reader.fail("A key of MAP is a string or a number")
-        reader.expect(",")
-        return str(key), value(reader, depth)
-
-    return _dict(reader, reader.listed(entry, closing))
-
-
-def _struct(reader: Reader, closing: str, depth: int) -> Value:
-    """A dict of fields with names. Without names, as BigQuery ML writes them: one field is its value, several are a list."""
-
-    def field() -> tuple[str | None, Value]:
-        content = value(reader, depth)
-        return (reader.identifier("a field's name") if reader.take("AS") else None), content
-
-    fields = reader.listed(field, closing)
-    named = [(name, content) for name, content in fields if name is not None]
-    if len(named) == len(fields):
-        return _dict(reader, named)
-    if named:
-        raise reader.fail("All fields of a STRUCT have a name, or none has,")
-    contents = [content for _, content in fields]
-    return contents[0] if len(contents) == 1 else contents
-
-
-def _dict(reader: Reader, entries: list[tuple[str, Value]]) -> dict[str, Value]:
-    known: dict[str, Value] = {}
-    for key, content in entries:
-        if key in known:
-            raise reader.fail(f"`{key}` is given twice")
-        known[key] = content
-    return known
-
-
-def _hparam_range(reader: Reader, closing: str, depth: int) -> Value:
-    bounds = reader.listed(reader.number, closing)
-    if len(bounds) != 2:
-        raise reader.fail(f"HPARAM_RANGE takes 2 numbers, low and high, and not {len(bounds)},")
-    return HParamRange(*bounds)
-
-
-def _hparam_candidates(reader: Reader, closing: str, depth: int) -> Value:
-    candidates = reader.listed(partial(value, reader, depth), closing)
-    if len(candidates) != 1 or not isinstance(candidates[0], list):
-        raise reader.fail("HPARAM_CANDIDATES takes one list of values")
-    return HParamCandidates(tuple(candidates[0]))
-
-
-_CONSTRUCTORS: dict[str, Callable[[Reader, str, int], Value]] = {
-    "ARRAY": _array,
-    "MAP": _map,
-    "STRUCT": _struct,
-    "HPARAM_RANGE": _hparam_range,
-    "HPARAM_CANDIDATES": _hparam_candidates,
-}
-
-
-def _options(reader: Reader) -> Options:
-    """(key = value, ...); the keys bare, dotted, 'quoted' or in backticks."""
-    known: dict[str, Value] = {}
-
-    def option() -> None:
-        start = reader.peek()
-        key = reader.string() if start.kind == "string" else reader.identifier("an option")
-        while start.kind != "string" and reader.take("."):
-            key += "." + reader.identifier("an option")
-        if key.lower() in known:
-            raise reader.fail(f"Option `{key.lower()}` is given twice", at=start)
-        reader.expect("=")
-        known[key.lower()] = value(reader)
-
-    reader.expect("(")
-    reader.listed(option)
-    return tuple(known.items())
-
-
 # ---- Statements
 
 
@@ -555,7 +115,7 @@ def _create(reader: Reader, replacing: bool) -> CreateModel:
     if replacing and reader.peek().key == "IF":
         raise reader.fail("OR REPLACE and IF NOT EXISTS exclude each other")
     if_not_exists = reader.take("IF", "NOT", "EXISTS")
-    create = CreateModel(_plain_name(reader), replace=replacing, if_not_exists=if_not_exists)
+    create = CreateModel(plain_name(reader), replace=replacing, if_not_exists=if_not_exists)
     seen: dict[_Clause, str] = {}
     while (word := reader.peek().key) in _CLAUSES:
         clause = _CLAUSES[word]
@@ -611,7 +171,7 @@ def _transform(reader: Reader, create: CreateModel) -> CreateModel:
 
 
 def _with_options(reader: Reader, create: CreateModel) -> CreateModel:
-    return replace(create, options=_options(reader))
+    return replace(create, options=options_of(reader))
 
 
 _CLAUSES: dict[str, _Clause] = {
@@ -629,7 +189,7 @@ def _alter(reader: Reader) -> Statement:
     start = reader.peek()
     name = model_name(reader)
     if (reader.peek().key, reader.peek(1).key) != ("SET", "ALIAS"):
-        _without_suffix(reader, start, name)
+        without_suffix(reader, start, name)
     action = next((words for words in _ALTERATIONS if reader.take(*words)), None)
     if action is None:
         raise reader.expected("one of " + ", ".join(" ".join(words) for words in _ALTERATIONS))
@@ -641,7 +201,7 @@ def _set_alias(reader: Reader, name: Name) -> Statement:
     if name.version is None:
         raise reader.fail("SET ALIAS is for one version", " Write ALTER MODEL name VERSION n SET ALIAS = alias.")
     reader.take("=")
-    return SetAlias(replace(name, version=None), name.version, _alias(reader))
+    return SetAlias(replace(name, version=None), name.version, alias_name(reader))
 
 
 def _set_alias_of_version(reader: Reader, name: Name) -> Statement:
@@ -652,7 +212,7 @@ def _set_alias_of_version(reader: Reader, name: Name) -> Statement:
 
 def _unset_alias(reader: Reader, name: Name) -> Statement:
     reader.take("=")
-    return UnsetAlias(name, _alias(reader))
+    return UnsetAlias(name, alias_name(reader))
 
 
 def _set_default_version(reader: Reader, name: Name) -> Statement:
@@ -671,9 +231,9 @@ _ALTERATIONS: dict[tuple[str, ...], Callable[[Reader, Name], Statement]] = {
     ("SET", "ALIAS"): _set_alias,
     ("UNSET", "ALIAS"): _unset_alias,
     ("SET", "COMMENT"): _set_comment,
-    ("SET", "TBLPROPERTIES"): lambda reader, name: SetProperties(name, _options(reader)),
-    ("SET", "OPTIONS"): lambda reader, name: SetProperties(name, _options(reader)),
-    ("RENAME", "TO"): lambda reader, name: RenameModel(name, _plain_name(reader)),
+    ("SET", "TBLPROPERTIES"): lambda reader, name: SetProperties(name, options_of(reader)),
+    ("SET", "OPTIONS"): lambda reader, name: SetProperties(name, options_of(reader)),
+    ("RENAME", "TO"): lambda reader, name: RenameModel(name, plain_name(reader)),
 }
 
 
@@ -707,7 +267,7 @@ def _export(reader: Reader) -> ExportModel:
     name = model_name(reader)
     if not (reader.take("OPTIONS") or reader.take("WITH") or reader.take("TBLPROPERTIES")):
         raise reader.expected("OPTIONS")
-    return ExportModel(name, _options(reader))
+    return ExportModel(name, options_of(reader))
 
 
 # ---- CALL ml.procedure(name => value, ...): the twins of statements
@@ -755,17 +315,17 @@ class _Arguments:
         return content
 
     def name(self) -> Name:
-        name = _read_name(self.required("model", str, "a model's name as a string"))
+        name = read_name(self.required("model", str, "a model's name as a string"))
         if isinstance(name, str):
             raise self.reader.fail(name, at=self.given["model"][1])
         return name
 
     def plain_name(self) -> Name:
         name = self.name()
-        return _without_suffix(self.reader, self.given["model"][1], name)
+        return without_suffix(self.reader, self.given["model"][1], name)
 
     def query(self) -> str:
-        return query_text(_reader(self.required("query", str, "a query as a string")))
+        return query_text(reader_of(self.required("query", str, "a query as a string")))
 
     def options(self, **first: str | None) -> Options:
         """The argument `options`, a map; before it, those of `first` that are given."""
@@ -803,7 +363,7 @@ def _call_drop(given: _Arguments) -> Statement:
 def _call_set_alias(given: _Arguments) -> Statement:
     alias = given.required("alias", str, "a string")
     version = given.required("version", int, "the number of a version")
-    return SetAlias(given.plain_name(), version, _checked_alias(given.reader, given.given["alias"][1], alias))
+    return SetAlias(given.plain_name(), version, checked_alias(given.reader, given.given["alias"][1], alias))
 
 
 def _call_vacuum(given: _Arguments) -> Statement:
@@ -838,7 +398,7 @@ _STATEMENTS: dict[tuple[str, ...], Callable[[Reader], Statement]] = {
     ("DROP", "MODEL"): _drop,
     ("SHOW", "MODELS"): _show_models,
     ("SHOW", "MODEL"): _describe,
-    ("SHOW", "VERSIONS", "IN", "MODEL"): lambda reader: ShowVersions(_plain_name(reader)),
+    ("SHOW", "VERSIONS", "IN", "MODEL"): lambda reader: ShowVersions(plain_name(reader)),
     ("SHOW", "CREATE", "MODEL"): lambda reader: ShowCreateModel(model_name(reader)),
     ("DESCRIBE", "MODEL"): _describe,
     ("DESC", "MODEL"): _describe,
@@ -865,10 +425,10 @@ def render(statement: CreateModel) -> str:
     condition = "IF NOT EXISTS " if statement.if_not_exists else ""
     lines = [f"CREATE {modifier}MODEL {condition}{quote_name(statement.name)}"]
     if statement.comment is not None:
-        lines.append(f"COMMENT {quote_literal(statement.comment)}")
+        lines.append(f"COMMENT {literal(statement.comment)}")
     for clause, columns in (("INPUT", statement.inputs), ("OUTPUT", statement.outputs)):
         if columns:
-            lines.append(f"{clause} ({', '.join(f'{_quote_part(name)} {kind}' for name, kind in columns)})")
+            lines.append(f"{clause} ({', '.join(f'{quote_part(name)} {kind}' for name, kind in columns)})")
     if statement.transform is not None:
         lines.append(f"TRANSFORM ({statement.transform})")
     if statement.options:
@@ -880,7 +440,7 @@ def render(statement: CreateModel) -> str:
 
 
 def _render_key(key: str) -> str:
-    return key if re.fullmatch(r"[a-z_][a-z0-9_]*", key) else quote_literal(key)
+    return key if re.fullmatch(r"[a-z_][a-z0-9_]*", key) else literal(key)
 
 
 def _render_value(content: Value) -> str:
@@ -890,11 +450,11 @@ def _render_value(content: Value) -> str:
         case int() | float():
             return repr(content)
         case str():
-            return quote_literal(content)
+            return literal(content)
         case list():
             return f"[{', '.join(map(_render_value, content))}]"
         case dict():
-            return f"MAP({', '.join(f'{quote_literal(key)}, {_render_value(item)}' for key, item in content.items())})"
+            return f"MAP({', '.join(f'{literal(key)}, {_render_value(item)}' for key, item in content.items())})"
         case HParamRange():
             return f"HPARAM_RANGE({content.low!r}, {content.high!r})"
         case HParamCandidates():

@@ -9,13 +9,14 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from dlsql.catalog import RoundInfo
+from dlsql.model import RoundInfo
 
 
 class Report(Protocol):
     """Told of the rounds so far, after each."""
 
-    def __call__(self, rounds: list[RoundInfo]) -> None: ...
+    def __call__(self, rounds: list[RoundInfo]) -> None:
+        """Shows the last of the rounds."""
 
 
 @contextmanager
@@ -25,7 +26,12 @@ def bar(title: str, epochs: int) -> Iterator[Report]:
     if not sys.stderr.isatty() or threading.current_thread() is not threading.main_thread():
         yield lambda rounds: None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("epoch {task.completed}/{task.total}  {task.fields[loss]}"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("epoch {task.completed}/{task.total}  {task.fields[loss]}"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console, transient=False) as shown:
         task = shown.add_task(title, total=epochs, loss="")
 

@@ -16,7 +16,10 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from dlsql.errors import StatementSyntaxError, did_you_mean
-from dlsql.parser import QUERY_STARTS, Reader, Token, model_name, quote_literal, quote_name, tokenize, value
+from dlsql.parser import QUERY_STARTS
+from dlsql.quoting import literal
+from dlsql.reader import Reader, Token, tokenize
+from dlsql.terms import model_name, quote_name, value
 
 __all__ = ["rewrite"]
 
@@ -202,7 +205,7 @@ def _edits(source: _Source, call: _Call) -> list[_Edit]:
 def _model_literal(source: _Source, model: _Argument) -> str:
     if source.tokens[model.first + 1].kind == "string":
         return source.slice(model.first + 1, model.stop)
-    return quote_literal(quote_name(model_name(source.reader(model.first + 1, model.stop))))
+    return literal(quote_name(model_name(source.reader(model.first + 1, model.stop))))
 
 
 def _reads_table(source: _Source, call: _Call, others: list[_Argument]) -> bool:
@@ -251,7 +254,7 @@ def _settings_edits(source: _Source, arguments: list[_Argument]) -> list[_Edit]:
         return []
     settings = [setting for group in groups for setting in _SETTINGS[source.key(group.first)](source, group)]
     mixed = len({setting.kind for setting in settings if setting.kind != "null"}) > 1
-    entries = ", ".join(f"{quote_literal(each.key)}, {each.sql_string if mixed else each.sql}" for each in settings)
+    entries = ", ".join(f"{literal(each.key)}, {each.sql_string if mixed else each.sql}" for each in settings)
     first, *rest = groups
     edits = [_Edit(source.tokens[first.first].start, source.tokens[first.stop - 1].end, f"map({entries})")]
     return edits + [_Edit(source.tokens[other.start - 2].end, source.tokens[other.stop - 1].end, "") for other in rest]
@@ -286,7 +289,7 @@ def _descriptor_settings(source: _Source, descriptor: _Argument) -> list[_Settin
         reader = source.reader(column.first, column.stop)
         columns.append(reader.identifier("a column"))
         reader.expect_end()
-    features = quote_literal(json.dumps(columns, ensure_ascii=False))
+    features = literal(json.dumps(columns, ensure_ascii=False))
     return [_Setting("features", "string", features, features)]
 
 
@@ -308,13 +311,13 @@ def _setting(source: _Source, key: str, first: int, stop: int) -> _Setting:
         case None:
             return _Setting(key, "null", "NULL", "NULL")
         case bool():
-            return _Setting(key, "boolean", sql, quote_literal(str(content).lower()))
+            return _Setting(key, "boolean", sql, literal(str(content).lower()))
         case int() | float():
-            return _Setting(key, "number", sql, quote_literal(str(content)))
+            return _Setting(key, "number", sql, literal(str(content)))
         case str() if source.tokens[first].kind == "string":
             return _Setting(key, "string", sql, sql)
         case list() | dict():
-            text = quote_literal(json.dumps(content, ensure_ascii=False, default=str))
+            text = literal(json.dumps(content, ensure_ascii=False, default=str))
             return _Setting(key, "string", text, text)
         case _:
             return expression

@@ -90,7 +90,10 @@ def session(
 def check_spark() -> None:
     """Raises UnsupportedError for a Spark that dlsql is not built for."""
     if not pyspark.__version__.startswith(f"{_SPARK}."):
-        raise error("DLSQL_ENVIRONMENT", problem=f"dlsql needs PySpark {_SPARK}; this is {pyspark.__version__}. Run: pip install 'pyspark=={_SPARK}.*'.")
+        raise error(
+            "DLSQL_ENVIRONMENT",
+            problem=f"dlsql needs PySpark {_SPARK}; this is {pyspark.__version__}. Run: pip install 'pyspark=={_SPARK}.*'.",
+        )
 
 
 def check_java() -> None:
@@ -98,7 +101,10 @@ def check_java() -> None:
     home = os.environ.get("JAVA_HOME")
     if shutil.which("java", path=f"{home}/bin" if home else None) is None:
         where = f"in JAVA_HOME ({home})" if home else "on the PATH"
-        raise error("DLSQL_ENVIRONMENT", problem=f"Spark needs Java 17 or 21, and there is none {where}. Install it, e.g. apt-get install openjdk-17-jre-headless.")
+        raise error(
+            "DLSQL_ENVIRONMENT",
+            problem=f"Spark needs Java 17 or 21, and there is none {where}. Install it, e.g. apt-get install openjdk-17-jre-headless.",
+        )
 
 
 class _Language:
@@ -126,7 +132,9 @@ class _Language:
         if parse(text) is None:
             return rewrite(text)
         if question["parameters"]:
-            raise error("DLSQL_UNSUPPORTED", feature="A parameter marker in a statement of the language", hint=" Write the value into the text.")
+            raise error(
+                "DLSQL_UNSUPPORTED", feature="A parameter marker in a statement of the language", hint=" Write the value into the text."
+            )
         return True
 
     def run(self, spark: SparkSession, question: Question) -> Any:
@@ -164,7 +172,10 @@ def language(spark: SparkSession) -> _Language:
 def _ship_udfs(spark: SparkSession) -> None:
     """Sends the package that workers run, so that a cluster needs only the engines installed."""
     if getattr(udfs, "MARKER", None) != "dlsql.udfs":
-        raise error("DLSQL_ENVIRONMENT", problem=f"Another module named udfs ({udfs.__file__}) hides the one dlsql brings. Rename it, or move it off the path.")
+        raise error(
+            "DLSQL_ENVIRONMENT",
+            problem=f"Another module named udfs ({udfs.__file__}) hides the one dlsql brings. Rename it, or move it off the path.",
+        )
     root = Path(str(udfs.__file__)).parent
     archive = Path(str(spark.sparkContext._temp_dir)) / "dlsql-udfs.zip"  # Spark removes that folder when it stops
     with zipfile.ZipFile(archive, "w") as out:
@@ -187,10 +198,15 @@ def _check_workers(spark: SparkSession) -> None:
         executable, missing, marker, place = spark.sparkContext.parallelize([0], 1).mapPartitions(look).collect()[0]
     except Exception as e:
         if "PYTHON_VERSION_MISMATCH" in str(e) or "different version" in str(e):
-            said = f"The workers' Python is not the driver's {versions[0]}.{versions[1]}. Set PYSPARK_PYTHON to a Python {versions[0]}.{versions[1]}"
-            raise error("DLSQL_ENVIRONMENT", problem=f"{said} with dlsql's dependencies, e.g. {sys.executable}.") from e
+            said = f"The workers' Python is not the driver's, {versions[0]}.{versions[1]}. Set PYSPARK_PYTHON to one that is"
+            raise error("DLSQL_ENVIRONMENT", problem=f"{said}, with dlsql's dependencies, e.g. {sys.executable}.") from e
         raise
     if missing:
-        raise error("DLSQL_ENVIRONMENT", problem=f"The workers' Python ({executable}) lacks {', '.join(missing)}. Install them there, or set PYSPARK_PYTHON.")
+        raise error(
+            "DLSQL_ENVIRONMENT",
+            problem=f"The workers' Python ({executable}) lacks {', '.join(missing)}. Install them there, or set PYSPARK_PYTHON.",
+        )
     if marker != "dlsql.udfs":
-        raise error("DLSQL_ENVIRONMENT", problem=f"Another module named udfs ({place}) hides the one dlsql brings on the workers. Rename it.")
+        raise error(
+            "DLSQL_ENVIRONMENT", problem=f"Another module named udfs ({place}) hides the one dlsql brings on the workers. Rename it."
+        )

@@ -15,6 +15,8 @@ FLOORS = {
     "session": 1,
     "bridge": 2,
     "parser": 3,
+    "reader": 3,
+    "terms": 3,
     "rewrite": 3,
     "statements": 3,
     "commands": 4,
@@ -24,10 +26,13 @@ FLOORS = {
     "training": 6,
     "inference": 6,
     "formats": 6,
+    "progress": 6,
     "options": 7,
+    "quoting": 7,
     "errors": 7,
 }
-FREE = {"statements", "model", "options", "errors"}  # pure data: everyone may import them
+# Pure data, pure text, and the bridge, which imports nothing of dlsql but errors: everyone may import them.
+FREE = {"statements", "model", "options", "errors", "quoting", "reader", "terms", "parser", "bridge"}
 ON_TOP = {"__init__", "__main__", "frame", "server", "cli", "ml"}  # import everything; only one another imports them
 
 # An import, and the only rooms where it may stand.
@@ -37,10 +42,10 @@ ROOMS = {
     "keras": ("udfs/engines/", "udfs/networks/", "dlsql/formats/"),
     "tf_keras": ("udfs/engines/", "udfs/networks/", "dlsql/formats/"),
     "tensorflow": ("udfs/engines/", "udfs/networks/", "dlsql/formats/"),
-    "sqlglot": ("dlsql/parser.py", "dlsql/rewrite.py"),
+    "sqlglot": ("dlsql/reader.py",),
 }
 UNKNOWN_TO_UDFS = {"dlsql", "pyspark", "sqlglot"}
-WITHOUT_SPARK = ["parser", "statements", "model", "options", "errors"]
+WITHOUT_SPARK = ["parser", "rewrite", "statements", "model", "options", "errors"]
 
 # py4j's edge, and the only rooms where it may be touched.
 PY4J_EDGE = {"_jvm", "_jdf", "_jsparkSession", "_jsc"}

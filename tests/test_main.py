@@ -16,7 +16,9 @@ def test_create_model_returns_one_row_that_says_what_was_trained(spark: SparkSes
 def test_predict_is_typed_by_the_model(spark: SparkSession, houses: str) -> None:
     spark.sql(CREATE)
     spark.sql(CREATE_CLASSES)
-    frame = spark.sql("SELECT PREDICT('worth', rooms, area, city) AS a, PREDICT('dear', struct(*)) AS b, PREDICT_PROBA('dear', struct(*)) AS c FROM houses")
+    frame = spark.sql(
+        "SELECT PREDICT('worth', rooms, area, city) AS a, PREDICT('dear', struct(*)) AS b, PREDICT_PROBA('dear', struct(*)) AS c FROM houses"
+    )
     assert frame.dtypes == [("a", "double"), ("b", "boolean"), ("c", "map<boolean,double>")]
     assert frame.where("a IS NOT NULL AND b IS NOT NULL").count() == 600
 
@@ -25,7 +27,9 @@ def test_predict_is_typed_by_the_model(spark: SparkSession, houses: str) -> None
 def test_same_data_options_and_seed_give_the_same_weights_bit_for_bit(spark: SparkSession, houses: str, workers: int) -> None:
     digests = set()
     for query in ("FROM houses", "FROM (SELECT * FROM houses ORDER BY rand()) DISTRIBUTE BY rand()"):
-        spark.sql(CREATE.replace("CREATE", "CREATE OR REPLACE").replace("= 3)", f"= 3, num_workers = {workers})").replace("FROM houses", query))
+        spark.sql(
+            CREATE.replace("CREATE", "CREATE OR REPLACE").replace("= 3)", f"= 3, num_workers = {workers})").replace("FROM houses", query)
+        )
         digests.add(spark.sql("SHOW MODEL worth").where("col_name = 'Loss'").collect()[0]["data_type"])
         digests.add(spark.sql("DESCRIBE MODEL EXTENDED worth").where("col_name = 'SHA-256'").collect()[0]["data_type"])
     assert len(digests) == 2  # one loss, one digest

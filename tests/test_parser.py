@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlsql.errors import DlsqlError, StatementSyntaxError
-from dlsql.parser import parse, parse_name, quote_literal, quote_name, render
+from dlsql.parser import parse, render
+from dlsql.quoting import literal
 from dlsql.rewrite import rewrite
 from dlsql.statements import (
     CreateModel,
@@ -31,6 +32,7 @@ from dlsql.statements import (
     Vacuum,
     Value,
 )
+from dlsql.terms import parse_name, quote_name
 
 M = Name(None, "m")
 CHURN = Name("sales", "churn")
@@ -541,7 +543,7 @@ def test_a_quoted_name_means_the_same_in_a_statement(name: Name) -> None:
 
 @given(st.text())
 def test_a_quoted_literal_reads_as_its_text(text: str) -> None:
-    assert parse(f"ALTER MODEL m SET COMMENT {quote_literal(text)}") == SetComment(M, text)
+    assert parse(f"ALTER MODEL m SET COMMENT {literal(text)}") == SetComment(M, text)
 
 
 @given(creates)

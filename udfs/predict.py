@@ -79,7 +79,11 @@ def _classification(label: Label, outputs: npt.NDArray[np.float32]) -> pa.Array:
     labels = label.classes.take(pa.array(order.ravel()))
     entries = pa.StructArray.from_arrays([labels, pa.array(ranked.ravel())], names=["label", "probability"])
     offsets = pa.array(np.arange(0, rows * classes + 1, max(classes, 1), dtype=np.int32))
-    best: Sequence[pa.Array] = [label.classes.take(pa.array(order[:, 0])), pa.array(ranked[:, 0]), pa.ListArray.from_arrays(offsets, entries)]
+    best: Sequence[pa.Array] = [
+        label.classes.take(pa.array(order[:, 0])),
+        pa.array(ranked[:, 0]),
+        pa.ListArray.from_arrays(offsets, entries),
+    ]
     return pa.StructArray.from_arrays(best, names=["label", "probability", "probabilities"])
 
 

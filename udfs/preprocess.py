@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from udfs import tensors
-from udfs.spec import Feature, Label, Preprocess
+from udfs.spec import Feature, Preprocess
 
 # A moment's phase in the day, the week and the year, as sine and cosine, so that 23:59 is near 00:00; beside its place on the
 # scaled time line. Periods in seconds; a year is the mean Gregorian one. Dates have no time of day.
@@ -32,6 +32,7 @@ def encode(learned: Preprocess, columns: Sequence[pa.Array]) -> Inputs:
 
     A NULL number is imputed with the training mean, which is 0 after scaling; NaN and infinities go through as numbers.
 
+    >>> from udfs.spec import Label
     >>> age = Feature("age", "int", "number", means=(40.0,), scales=(10.0,))
     >>> city = Feature("city", "string", "category", vocabulary=("Ulm",))
     >>> inputs = encode(Preprocess((age, city), Label("y", "int")), [pa.array([50, None]), pa.array(["Ulm", "Rome"])])
@@ -68,8 +69,13 @@ def encode(learned: Preprocess, columns: Sequence[pa.Array]) -> Inputs:
 
 def dense_width(features: Sequence[Feature]) -> int:
     """How many numbers a row becomes."""
-    widths = {"number": lambda f: 1, "numbers": lambda f: len(f.means), "time": lambda f: 1 + 2 * len(_periods(f)), "category": lambda f: 0}
-    return sum(widths[feature.kind](feature) for feature in features)
+    return sum(_width(feature) for feature in features)
+
+
+def _width(feature: Feature) -> int:
+    if feature.kind == "time":
+        return 1 + 2 * len(_periods(feature))
+    return 0 if feature.kind == "category" else len(feature.means)
 
 
 def _scaled(feature: Feature, values: tensors.Floats, missing: tensors.Mask, bound: float | None) -> npt.NDArray[np.float32]:
@@ -80,7 +86,8 @@ def _scaled(feature: Feature, values: tensors.Floats, missing: tensors.Mask, bou
     if bound is not None:
         np.clip(scaled, -bound, bound, out=scaled)
     scaled[missing] = 0.0
-    return scaled.astype(np.float32)
+    narrow: npt.NDArray[np.float32] = scaled.astype(np.float32)
+    return narrow
 
 
 def _number(feature: Feature, column: pa.Array, bound: float | None) -> npt.NDArray[np.float32]:

@@ -68,11 +68,16 @@ class Preprocess:
     def from_json(cls, text: str) -> "Preprocess":
         """The inverse of `to_json`."""
         read = json.loads(text)
-        features = tuple(Feature(**{k: tuple(v) if isinstance(v, list) else v for k, v in one.items()}) for one in read["features"])
+        features = tuple(_feature(one) for one in read["features"])
         label = read["label"]
         if label["classes"] is not None:
             label["classes"] = pa.ipc.open_stream(base64.b64decode(label["classes"])).read_all().column(0).combine_chunks()
         return cls(features, Label(**label), read["bound"])
+
+
+def _feature(read: dict[str, Any]) -> Feature:
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in read.items()}
+    return Feature(**fields)
 
 
 def _to_stream(values: pa.Array) -> bytes:
@@ -119,7 +124,8 @@ class Shared(Protocol):
     """A value that every executor fetches once: Spark's broadcast variable, seen without importing pyspark."""
 
     @property
-    def value(self) -> Any: ...
+    def value(self) -> Any:
+        """What is shared."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""One round: a state and a worker's blocks -> the state after its local steps. Every function here is pure in its arguments and the seed."""
+"""One round: a state and a worker's blocks -> the state after its local steps; all of it pure in its arguments and the seed."""
 
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -39,6 +39,8 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
+    """Rows to step on."""
+
     dense: Tensor  # [rows, numbers]
     codes: Tensor  # [rows, categories]
     label: Tensor  # [rows]
@@ -203,7 +205,7 @@ def _batches(steps: LocalSteps, epoch: int, blocks: Iterable[Block]) -> Iterator
     for window, block in enumerate(blocks):
         worker = block[0]
         held.append(_batch(steps, *_arrays(steps, block)))
-        size += sum(len(buffer) for buffer in block[2:])  # type: ignore[misc, arg-type]
+        size += sum(len(buffer) for buffer in block[2:])
         if size >= _WINDOW_BYTES:
             mixed = _mixed(held, _seed(steps.seed, epoch, worker, -1 - window))
             whole = len(mixed.label) // steps.batch_size * steps.batch_size

@@ -12,10 +12,9 @@ import numpy as np
 from pyspark.sql import DataFrame
 
 from dlsql.bridge import Files
-from dlsql.catalog import RoundInfo
 from dlsql.errors import did_you_mean, error
 from dlsql.formats import onnx
-from dlsql.model import Field, Signature
+from dlsql.model import Field, RoundInfo, Signature
 from dlsql.options import Settings
 from dlsql.training import checkpoint
 from dlsql.training.pack import pack_rows, workers
@@ -162,7 +161,8 @@ def _check_same_columns(chosen: Columns, learned: Preprocess) -> None:
 def _local_steps(settings: Settings, names: Mapping[str, str | None], outline: Outline, threads: int) -> LocalSteps:
     return LocalSteps(
         outline.network, settings.task, str(names["loss"]), str(names["optimizer"]), settings.batch_size, settings.seed, threads,
-        settings.l1_reg, settings.l2_reg, settings.grad_clip, settings.label_smoothing, _class_weights(settings, outline.found), settings.freeze,
+        settings.l1_reg, settings.l2_reg, settings.grad_clip, settings.label_smoothing, _class_weights(settings, outline.found),
+        settings.freeze,
     )  # fmt: skip
 
 

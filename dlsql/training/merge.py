@@ -1,4 +1,4 @@
-"""The workers' states of a round -> one state: a row-weighted average in the workers' order, so that it cannot depend on who ended first."""
+"""The workers' states of a round -> one: a row-weighted average in the workers' order, so that it cannot depend on who ended first."""
 
 from collections.abc import Sequence
 

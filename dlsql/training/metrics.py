@@ -16,7 +16,9 @@ def metrics(parts: Sequence[Evaluated], label: Label) -> dict[str, float]:
     ordered = sorted(parts, key=lambda part: part.worker)
     rows = sum(part.rows for part in ordered)
     sums = np.sum([part.sums for part in ordered], axis=0)
-    return _regression(sums, rows, label.scale) if label.classes is None else classification(sums[:-1].reshape(3, -1), float(sums[-1]) / rows)
+    return (
+        _regression(sums, rows, label.scale) if label.classes is None else classification(sums[:-1].reshape(3, -1), float(sums[-1]) / rows)
+    )
 
 
 def loss(parts: Sequence[Evaluated]) -> float | None:

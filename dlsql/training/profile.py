@@ -65,7 +65,9 @@ def columns(frame: DataFrame, settings: Settings) -> Columns:
     names: dict[str, str] = {}
     for name in frame.columns:
         if name.casefold() in names:
-            raise error("DLSQL_COLUMN_TYPE", column=name, found="there twice", expected="give each column of the training query a name of its own.")
+            raise error(
+                "DLSQL_COLUMN_TYPE", column=name, found="there twice", expected="give each column of the training query a name of its own."
+            )
         names[name.casefold()] = name
     roles = {"label": settings.label, "weight": settings.instance_weight_col, "split": settings.data_split_col}
     found: dict[str, str | None] = {}
@@ -81,7 +83,11 @@ def columns(frame: DataFrame, settings: Settings) -> Columns:
     return Columns(frame.where(_usable(types, features, label, weight, settings)), features, label, weight, split, types)
 
 
-_ROLES = {"label": "Label column (input_label_cols)", "weight": "Weight column (instance_weight_col)", "split": "Split column (data_split_col)"}
+_ROLES = {
+    "label": "Label column (input_label_cols)",
+    "weight": "Weight column (instance_weight_col)",
+    "split": "Split column (data_split_col)",
+}
 
 
 def _has_vectors(frame: DataFrame) -> bool:
@@ -102,10 +108,15 @@ def _check(settings: Settings, types: dict[str, str], features: tuple[str, ...],
         raise error("DLSQL_COLUMN_TYPE", column=column, found=types[column].upper(), expected=expected)
 
     if not features:
-        raise error("DLSQL_TRAINING_DATA", problem=f"The training query has no column beside the label `{label}`; a model needs at least one feature.")
+        raise error(
+            "DLSQL_TRAINING_DATA",
+            problem=f"The training query has no column beside the label `{label}`; a model needs at least one feature.",
+        )
     for name in features:
         if kind_of(types[name]) is None:
-            refuse(name, "a network takes numbers, booleans, dates, timestamps, strings and arrays of numbers. Leave it out, or convert it.")
+            refuse(
+                name, "a network takes numbers, booleans, dates, timestamps, strings and arrays of numbers. Leave it out, or convert it."
+            )
     if settings.task == "regression" and (kind_of(types[label]) != "number" or types[label] == "boolean"):
         refuse(label, f"the label of a {settings.model_type} is a number.")
     if not is_label_type(types[label]):
@@ -152,7 +163,10 @@ def profile(columns: Columns, settings: Settings, total: int, learned: Preproces
     rows = int(statistics["rows"])
     if rows < 2:
         why = "" if total == rows else f" ({total - rows} of {total} rows have no label, no positive weight, or a NaN or infinite number)"
-        raise error("DLSQL_TRAINING_DATA", problem=f"The training query gives {rows} usable row{'' if rows == 1 else 's'}{why}; training needs at least 2.")
+        raise error(
+            "DLSQL_TRAINING_DATA",
+            problem=f"The training query gives {rows} usable row{'' if rows == 1 else 's'}{why}; training needs at least 2.",
+        )
     if learned is None:
         words = _words(columns)
         features = tuple(_feature(columns, name, statistics, words, rows) for name in columns.features)
@@ -190,7 +204,10 @@ def _statistics(columns: Columns, settings: Settings) -> dict[str, Any]:
         else:
             wanted.append(F.count_if(column(name).isNull()).alias(f"nulls.{i}"))
     if settings.task == "regression":
-        wanted += [F.avg(_number(columns, columns.label)).alias("label.mean"), F.stddev_pop(_number(columns, columns.label)).alias("label.scale")]
+        wanted += [
+            F.avg(_number(columns, columns.label)).alias("label.mean"),
+            F.stddev_pop(_number(columns, columns.label)).alias("label.scale"),
+        ]
     found: dict[str, Any] = {}
     for start in range(0, len(wanted), _COLUMNS_A_QUERY):
         found |= columns.frame.agg(*wanted[start : start + _COLUMNS_A_QUERY]).collect()[0].asDict()
@@ -218,7 +235,9 @@ def _feature(columns: Columns, name: str, statistics: dict[str, Any], words: dic
         if short is None or long == 0:
             raise error("DLSQL_TRAINING_DATA", problem=f"Column `{name}` holds no array with a number in it.")
         if short != long:
-            raise error("DLSQL_SHAPE", problem=f"Column `{name}` holds arrays of {short} to {long} numbers; a network takes arrays of one length.")
+            raise error(
+                "DLSQL_SHAPE", problem=f"Column `{name}` holds arrays of {short} to {long} numbers; a network takes arrays of one length."
+            )
         return Feature(name, type, kind, means=(0.0,) * long, scales=(1.0,) * long)
     mean = _steady(statistics[f"mean.{i}"], 0.0)
     return Feature(name, type, kind, means=(mean,), scales=(_scale(statistics[f"scale.{i}"], mean),))
@@ -246,7 +265,9 @@ def _with_arrays(columns: Columns, features: tuple[Feature, ...], rows: int, see
         sampled = sampled.where(share < int((1 << 20) * _STATISTICS_ROWS / rows) + 1)
 
     def learned(feature: Feature) -> Feature:
-        exploded = sampled.select(F.posexplode(column(feature.name)).alias("place", "value")).withColumn("value", F.col("value").cast("double"))
+        exploded = sampled.select(F.posexplode(column(feature.name)).alias("place", "value")).withColumn(
+            "value", F.col("value").cast("double")
+        )
         found = exploded.groupBy("place").agg(F.avg("value").alias("mean"), F.stddev_pop("value").alias("scale")).collect()
         means, scales = list(feature.means), list(feature.scales)
         for row in found:
@@ -265,7 +286,9 @@ def _label(columns: Columns, settings: Settings, statistics: dict[str, Any]) -> 
     classes = columns.frame.select(column(columns.label).alias("label")).distinct().orderBy("label").limit(MAX_CLASSES + 1).toArrow()
     if len(classes) < 2:
         value = classes.column(0)[0].as_py()
-        raise error("DLSQL_TRAINING_DATA", problem=f"Label `{columns.label}` is {value!r} in every row; a classifier needs at least 2 classes.")
+        raise error(
+            "DLSQL_TRAINING_DATA", problem=f"Label `{columns.label}` is {value!r} in every row; a classifier needs at least 2 classes."
+        )
     if len(classes) > MAX_CLASSES:
         hint = " For a number to estimate use a regressor." if kind_of(type) == "number" else ""
         raise error("DLSQL_TRAINING_DATA", problem=f"Label `{columns.label}` has more than {MAX_CLASSES} classes.{hint}")
@@ -283,7 +306,10 @@ def _class_counts(columns: Columns, label: Label) -> tuple[int, ...]:
     strange = next((value for value in counts if value not in set(known)), None)
     if strange is not None:  # a warm start keeps the classes that it has
         hint = "train without warm_start, so that the classes are learned anew."
-        raise error("DLSQL_TRAINING_DATA", problem=f"Label `{columns.label}` is {strange!r} in some rows, a class that the earlier version does not have; {hint}")
+        raise error(
+            "DLSQL_TRAINING_DATA",
+            problem=f"Label `{columns.label}` is {strange!r} in some rows, a class that the earlier version does not have; {hint}",
+        )
     return tuple(counts.get(value, 0) for value in known)
 
 

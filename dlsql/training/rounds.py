@@ -11,15 +11,15 @@ from typing import Any
 
 from pyspark import SparkContext
 
-from dlsql.catalog import RoundInfo
 from dlsql.errors import error
+from dlsql.model import RoundInfo
 from dlsql.options import Settings
 from dlsql.training import metrics
 from dlsql.training.checkpoint import Checkpoint
 from dlsql.training.merge import merge
 from dlsql.training.pack import Blocks
 from udfs.spec import Label, LocalSteps
-from udfs.train import Block, Evaluated, Round, State, Trained, evaluate, learning_rates, train_round
+from udfs.train import Evaluated, Round, State, Trained, evaluate, learning_rates, train_round
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read at import; without it ONNX Runtime 1.29+ writes to the home and phones home
-import onnxruntime  # noqa: E402
+import onnxruntime
 
 from udfs.engines import Predictor
 from udfs.spec import Bundle

@@ -26,7 +26,7 @@ def embedding_width(codes: int) -> int:
     >>> embedding_width(100), embedding_width(10_000)
     (21, 50)
     """
-    return min(50, round(1.6 * codes**0.56))
+    return int(min(50, round(1.6 * codes**0.56)))
 
 
 class Mlp(nn.Module):
@@ -61,6 +61,7 @@ class Mlp(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, dense: Tensor, codes: Tensor) -> Tensor:
+        """One batch."""
         if self.linear:
             out: Tensor = self.layers(dense)  # [rows, outputs]
             for i in range(len(self.codes)):
