@@ -35,11 +35,11 @@ demo: java $(STAMP) ## train, register and run a network from SQL
 test: java $(STAMP) ## every test, and the examples
 	$(PYTEST) --durations=15 tests examples
 
-check: java $(STAMP) ## style, types, doctests and the fast tests
+check: $(STAMP) ## style, types, doctests and the tests that need no Spark
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
-	$(PYTEST) --doctest-modules -m "not slow" tests dlsql udfs
+	$(PYTEST) --doctest-modules -m "not (spark or slow or jdbc or cluster)" tests dlsql udfs
 
 bench: java $(STAMP) ## the benchmarks of the README
 	@$(PY) -m bench

@@ -8,7 +8,8 @@ The way of a statement, through the files of this package in order:
                                     └─ functions (PREDICT ... at analysis) ── inference (driver) ── udfs.predict (executors)
 """
 
+from dlsql.frame import ml_predict, models, predict, predict_proba, predict_udf, train, try_predict
 from dlsql.session import attach, session
 
-__all__ = ["attach", "session"]
+__all__ = ["attach", "ml_predict", "models", "predict", "predict_proba", "predict_udf", "session", "train", "try_predict"]
 __version__ = "0.1.0"

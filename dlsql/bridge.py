@@ -64,12 +64,13 @@ class Bridge:
     def clone(self, spark: SparkSession, scalars: tuple[str, ...], tables: tuple[str, ...]) -> SparkSession:
         """A session with the settings, views and current database of another, and with the language.
 
-        A session that has run a query keeps its parser for good, so it cannot be taught in place.
+        A session that has run a query keeps its parser for good, so statements cannot be taught in place. Functions can, and are: what
+        a DataFrame of the session is asked to predict, it predicts. The clone takes them over.
         """
-        jsession = spark._jsparkSession.cloneSession()
-        self._register(jsession.sessionState().functionRegistry(), "Functions$Scalar", scalars)
-        self._register(jsession.sessionState().tableFunctionRegistry(), "Functions$Table", tables)
-        return self.session(jsession)
+        state = spark._jsparkSession.sessionState()
+        self._register(state.functionRegistry(), "Functions$Scalar", scalars)
+        self._register(state.tableFunctionRegistry(), "Functions$Table", tables)
+        return self.session(spark._jsparkSession.cloneSession())
 
     def session(self, jsession: Any) -> SparkSession:
         """A JVM session as Python's."""

@@ -33,11 +33,13 @@ class Bindings:
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
         self._bundles: dict[str, Any] = {}
-        self._udfs: dict[tuple[str, bool, bool], UserDefinedFunction] = {}
+        self._udfs: dict[tuple[str, bool, bool, bool], UserDefinedFunction] = {}
 
-    def udf(self, catalog: Catalog, version: Version, *, masked: bool = False, strict: bool = True) -> UserDefinedFunction:
-        """The function that scores rows with a version."""
-        key = (version.sha256, masked, strict)
+    def udf(
+        self, catalog: Catalog, version: Version, *, masked: bool = False, strict: bool = True, whole: bool = True
+    ) -> UserDefinedFunction:
+        """The function that scores rows with a version, see `inference.scoring_udf`."""
+        key = (version.sha256, masked, strict, whole)
         if key not in self._udfs:
             context: SparkContext = self._bridge.context
             if version.sha256 not in self._bundles:
@@ -46,7 +48,7 @@ class Bindings:
                     context, {name: catalog.files.read(f"{version.uri}/{name}") for name in names}
                 )
             bundle = self._bundles[version.sha256]
-            made = inference.scoring_udf(context, bundle, version.sha256, version.signature, masked=masked, strict=strict)
+            made = inference.scoring_udf(context, bundle, version.sha256, version.signature, masked=masked, strict=strict, whole=whole)
             self._udfs[key] = made
         return self._udfs[key]
 

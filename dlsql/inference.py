@@ -11,7 +11,7 @@ from pyspark.sql.udf import UserDefinedFunction
 
 from dlsql.bridge import scalar_arrow_udf
 from dlsql.model import Signature
-from udfs.predict import predict
+from udfs.predict import predict, predict_label
 from udfs.spec import Scoring
 
 SCORED = ("model.onnx", "preprocess.json")  # what of an artefact the workers need
@@ -40,12 +40,18 @@ def scoring_udf(
     engine: str = "onnx",
     masked: bool = False,
     strict: bool = True,
+    whole: bool = True,
 ) -> UserDefinedFunction:
-    """The worker's function: one column for each input of the model, a mask before them where `masked`."""
+    """The worker's function: one column for each input of the model, a mask before them where `masked`.
+
+    It gives the whole answer, of `Signature.raw_type`; where not `whole`, the answer of PREDICT, of `Signature.answer_type`.
+    """
     threads = int(context.getConf().get("spark.task.cpus", "1") or 1)
     scoring = Scoring(sha256, bundle, engine, signature.task, threads, masked, strict)
     name = "predict" if strict else "try_predict"
-    return scalar_arrow_udf(partial(predict, scoring), _spark_type(signature.raw_type), name)
+    if whole or signature.task == "regression":
+        return scalar_arrow_udf(partial(predict, scoring), _spark_type(signature.raw_type), name)
+    return scalar_arrow_udf(partial(predict_label, scoring), _spark_type(signature.answer_type), name)
 
 
 def _spark_type(text: str) -> DataType:

@@ -38,15 +38,8 @@ def attach(spark: SparkSession) -> SparkSession:
     Raises:
         UnsupportedError: this is another Spark than the one dlsql is built for, or the workers' Python lacks what it needs.
     """
-    check_spark()
-    language = _LANGUAGES.get(spark.sparkContext.applicationId or "")
-    if language is None:
-        language = _Language(spark)
-        _LANGUAGES.clear()  # of applications that have ended: one driver runs one at a time
-        _LANGUAGES[spark.sparkContext.applicationId or ""] = language
-    if language.bridge.knows_language(spark):
-        return spark
-    return language.bridge.clone(spark, functions.SCALARS, functions.TABLES)
+    bridge = language(spark).bridge
+    return spark if bridge.knows_language(spark) else bridge.clone(spark, functions.SCALARS, functions.TABLES)
 
 
 def session(
@@ -164,9 +157,14 @@ _LANGUAGES: dict[str, _Language] = {}  # by application id
 
 
 def language(spark: SparkSession) -> _Language:
-    """The language of a session's application, which is attached if it was not."""
-    attach(spark)
-    return _LANGUAGES[spark.sparkContext.applicationId or ""]
+    """The language of a session's application, which learns it if it did not know it. `attach` says what it raises."""
+    check_spark()
+    application = spark.sparkContext.applicationId or ""
+    if application not in _LANGUAGES:
+        taught = _Language(spark)
+        _LANGUAGES.clear()  # of applications that have ended: one driver runs one at a time
+        _LANGUAGES[application] = taught
+    return _LANGUAGES[application]
 
 
 def _ship_udfs(spark: SparkSession) -> None:

@@ -54,6 +54,11 @@ def predict(scoring: Scoring, *columns: pa.Array) -> pa.Array:
     return answers.take(pa.array(places, mask=~scored))  # a NULL place takes NULL
 
 
+def predict_label(scoring: Scoring, *columns: pa.Array) -> pa.Array:
+    """Scores a batch with a classification, and gives the labels alone; see `predict`."""
+    return pc.struct_field(predict(scoring, *columns), "label")  # NULL where the struct is
+
+
 def _load(scoring: Scoring) -> _Loaded:
     if scoring.sha256 not in _LOADED:
         bundle = scoring.bundle.value

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from pyspark.sql import DataFrame
@@ -40,7 +41,7 @@ class Job:
     title: str  # "train sales.churn"
     settings: Settings
     start: Start | None
-    files: Files
+    files: Files | None  # None: no checkpoints are kept, and a training that fails begins anew
     checkpoints: Callable[[str], str]  # fingerprint -> folder
     on_round: Callable[[list[RoundInfo]], None]
 
@@ -87,12 +88,13 @@ def train(frame: DataFrame, job: Job) -> Trained:
     learned, spec = outline.found.learned, outline.network
     steps = _local_steps(job.settings, names, outline, int(context.getConf().get("spark.task.cpus", "1") or 1))
     state = _first_state(job, spec)
-    folder = job.checkpoints(_fingerprint(job, outline))
+    files, folder = job.files, job.checkpoints(_fingerprint(job, outline))
     blocks = pack_rows(outline.found, job.settings, outline.workers)
     try:
         plan = Plan(job.title, job.settings, steps, names["lr_schedule"], learned.label)
-        last = checkpoint.load(job.files, folder) if job.settings.resume else None
-        best, progress = run(context, blocks, plan, state, last, job.on_round, lambda one: checkpoint.save(job.files, folder, one))
+        last = checkpoint.load(files, folder) if files and job.settings.resume else None
+        save = partial(checkpoint.save, files, folder) if files else lambda last: None
+        best, progress = run(context, blocks, plan, state, last, job.on_round, save)
     finally:
         blocks.rdd.unpersist()
     spread = {"rows_skipped": float(outline.found.skipped)} if outline.found.skipped else {}

@@ -1,0 +1,34 @@
+"""Runs benchmarks by name, all of them by default, and prints a table for each."""
+
+import sys
+import tempfile
+from collections.abc import Callable
+
+from pyspark.sql import SparkSession
+
+import dlsql
+from bench import accuracy, latency, training
+from bench.tables import Row, show
+
+BENCHMARKS: dict[str, tuple[str, Callable[[SparkSession], list[Row]]]] = {
+    "accuracy": ("Accuracy with default options, on rows held out", accuracy.run),
+    "training": ("Epoch throughput, 784-512-256-10, batch 256, SGD, one averaging an epoch", training.run),
+    "latency": ("Latency, warm, medians", latency.run),
+}
+
+
+def main() -> None:
+    """Runs what the command line names."""
+    names = sys.argv[1:] or list(BENCHMARKS)
+    with tempfile.TemporaryDirectory() as folder:
+        began = latency.clock()
+        spark = dlsql.session(folder, master="local[2]", conf={"spark.ui.enabled": "false", "spark.driver.memory": "4g"})
+        print(f"session ready after {latency.clock() - began:.1f} s")
+        for name in names:
+            title, run = BENCHMARKS[name]
+            show(title, run(spark))
+        spark.stop()
+
+
+if __name__ == "__main__":
+    main()

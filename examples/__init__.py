@@ -1,0 +1,1 @@
+"""Programs that use dlsql on real data."""
