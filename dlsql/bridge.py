@@ -35,6 +35,7 @@ class Bridge:
         ensure_callback_server_started(self.context._gateway)  # type: ignore[no-untyped-call]
         self._loader = _compile(self._jvm)
         self._python = self._new("Language$Python", _Callback(self, answer))
+        self._shipped: set[str] = set()  # sessions that keep their files apart and have ours
 
     def _new(self, name: str, *arguments: Any) -> Any:
         """An instance of one of our classes. A proxy of a Python object must travel as a method's argument, not in a Java array."""
@@ -75,6 +76,18 @@ class Bridge:
     def session(self, jsession: Any) -> SparkSession:
         """A JVM session as Python's."""
         return SparkSession(self.context, jsparkSession=jsession)
+
+    def ship(self, spark: SparkSession, archive: Path) -> None:
+        """Gives an archive of Python files to the workers of a session that keeps its files apart from the application's.
+
+        Such a session (spark.sql.artifact.isolation.enabled, as servers of Spark Connect have it) does not see what `addPyFile` sent.
+        """
+        manager = spark._jsparkSession.artifactManager()
+        state = manager.state()
+        if state is not None and state.uuid() not in self._shipped:
+            name, file = (self._jvm.java.io.File(one).toPath() for one in (f"pyfiles/{archive.name}", str(archive)))
+            manager.addArtifact(name, file, self._jvm.scala.Option.empty(), False)
+            self._shipped.add(state.uuid())
 
     def knows_language(self, spark: SparkSession) -> bool:
         """Whether a session has our parser."""

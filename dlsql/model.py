@@ -168,7 +168,10 @@ def match(version: Version, function: str, arguments: tuple[Argument, ...], *, b
     inputs = version.signature.inputs
     names = [argument.name.casefold() if argument.name else None for argument in arguments]
     known = {one.name.casefold() for one in inputs}
-    if by_name or (len(set(names)) == len(names) and all(name in known for name in names)):
+    twice = next((one.name for one in inputs if by_name and names.count(one.name.casefold()) > 1), None)
+    if twice is not None:
+        raise error("DLSQL_ARGUMENTS", function=function, problem=f"got `{twice}` twice; name the columns of the struct that are meant.")
+    if by_name or (names and len(set(names)) == len(names) and all(name in known for name in names)):
         places = tuple(_place(version, one, names, arguments) for one in inputs)
     elif len(arguments) == len(inputs):
         places = tuple(range(len(inputs)))
@@ -195,7 +198,7 @@ def _place(version: Version, wanted: Field, names: list[str | None], arguments: 
 def _check_type(version: Version, wanted: Field, found: Argument) -> None:
     if found.type in ("void", wanted.type):
         return
-    kinds = kind_of(found.type), kind_of(wanted.type)
+    kinds = "numbers" if found.type == "vector" else kind_of(found.type), kind_of(wanted.type)
     numeric_mix = "boolean" in (found.type, wanted.type)  # a truth value is no number to Spark's ANSI casts of columns
     if kinds[0] != kinds[1] or numeric_mix:
         hint = " Cast it: CAST(... AS DOUBLE)." if kinds == ("category", "number") else ""

@@ -283,6 +283,10 @@ def _check_together(given: Mapping[str, Value], values: Mapping[str, Any]) -> No
         refuse("data_split_col", "it goes with data_split_method = 'custom' or 'seq'.")
     if "data_split_eval_fraction" in given and values["data_split_method"] in ("custom", "no_split"):
         refuse("data_split_eval_fraction", f"data_split_method = '{values['data_split_method']}' does not use it.")
+    if values["label_smoothing"] and values["loss"] not in (None, "cross_entropy"):
+        refuse("label_smoothing", "it goes with loss = 'cross_entropy'.")
+    if values["batch_norm"] and values["batch_size"] == 1:
+        refuse("batch_norm", "it needs batches of at least 2 rows.")
     if values["auto_class_weights"] and values["class_weights"]:
         refuse("auto_class_weights", "class_weights is given too; choose one.")
     if values["warm_start"] and values["base_model"]:

@@ -11,6 +11,18 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dlsql.model import RoundInfo
 
+_WATCHING = threading.local()
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """Somebody waits at the terminal for what this thread does; of the main thread that is taken for granted."""
+    _WATCHING.yes = True
+    try:
+        yield
+    finally:
+        _WATCHING.yes = False
+
 
 class Report(Protocol):
     """Told of the rounds so far, after each."""
@@ -23,7 +35,8 @@ class Report(Protocol):
 def bar(title: str, epochs: int) -> Iterator[Report]:
     """A bar over epochs with the losses beside it; nothing where nobody looks: no terminal, or a statement of a server's client."""
     console = Console(stderr=True)
-    if not sys.stderr.isatty() or threading.current_thread() is not threading.main_thread():
+    looked_at = threading.current_thread() is threading.main_thread() or getattr(_WATCHING, "yes", False)
+    if not sys.stderr.isatty() or not looked_at:
         yield lambda rounds: None
         return
     columns = (

@@ -19,7 +19,7 @@ _THRIFT_HOST = "spark.hadoop.hive.server2.thrift.bind.host"
 _THRIFT_PORT = "spark.hadoop.hive.server2.thrift.port"
 _CONNECT_HOST = "spark.connect.grpc.binding.address"
 _CONNECT_PORT = "spark.connect.grpc.binding.port"
-_DEFAULTS = {_THRIFT_HOST: "127.0.0.1", _THRIFT_PORT: "10000", _CONNECT_HOST: "127.0.0.1", _CONNECT_PORT: "15002"}
+_ADDRESSES = {_THRIFT_HOST: "127.0.0.1", _THRIFT_PORT: "10000", _CONNECT_HOST: "127.0.0.1", _CONNECT_PORT: "15002"}
 _SECONDS_BETWEEN_LOOKS = 1.0  # at whether Spark is still there
 
 
@@ -41,7 +41,7 @@ def serve(
 
     Args:
         warehouse: the folder of tables, models and the embedded metastore.
-        host: the address to listen on. By default Spark's and Hive's own settings in `conf`, else 127.0.0.1: nobody is asked for a password.
+        host: the address to listen on, where nobody is asked for a password. By default what `conf` says of it, else 127.0.0.1.
         port: of the Thrift server; 0 takes any that is free. By default `spark.hadoop.hive.server2.thrift.port` in `conf`, else 10000.
         connect_port: of Spark Connect; 0 takes any that is free. By default `spark.connect.grpc.binding.port` in `conf`, else 15002.
         master: where Spark runs.
@@ -50,15 +50,19 @@ def serve(
 
     Raises:
         UnsupportedError: a port is taken (before Spark starts), or the environment is not one that dlsql runs in.
-        StorageError: Spark ended by itself.
+        StorageError: Spark's process ended by itself.
     """
     given = {_THRIFT_HOST: host, _THRIFT_PORT: port, _CONNECT_HOST: host, _CONNECT_PORT: connect_port}
-    settings = {**_DEFAULTS, **(conf or {}), **{key: str(value) for key, value in given.items() if value is not None}}
+    settings = {**_ADDRESSES, **(conf or {}), **{key: str(value) for key, value in given.items() if value is not None}}
     settings[_THRIFT_PORT] = str(_free_port(settings[_THRIFT_HOST], settings[_THRIFT_PORT], "--port"))
     settings[_CONNECT_PORT] = str(_free_port(settings[_CONNECT_HOST], settings[_CONNECT_PORT], "--connect-port"))
     with as_file(files("dlsql") / "fairscheduler.xml") as pools:
-        fair = {"spark.scheduler.mode": "FAIR", "spark.scheduler.allocation.file": pools.as_uri()}
-        spark = session(warehouse, master=master, name="dlsql server", conf={**fair, **settings})
+        defaults = {
+            "spark.scheduler.mode": "FAIR",
+            "spark.scheduler.allocation.file": pools.as_uri(),
+            "spark.sql.artifact.isolation.enabled": "true",  # as Spark's own server has it: a client's files are its own
+        }
+        spark = session(warehouse, master=master, name="dlsql server", conf={**defaults, **settings})
         with _told_to_end() as end:
             try:
                 with _endpoints(spark, settings) as endpoints:
@@ -95,10 +99,11 @@ def _endpoints(spark: SparkSession, settings: Mapping[str, str]) -> Iterator[lis
 
 
 def _wait(spark: SparkSession, end: threading.Event) -> None:
-    process = getattr(spark.sparkContext._gateway, "proc", None)  # type: ignore[attr-defined]
+    process = getattr(spark.sparkContext._gateway, "proc", None)
     while not end.wait(_SECONDS_BETWEEN_LOOKS):
         if process is not None and process.poll() is not None:
-            raise error("DLSQL_STORAGE", problem=f"Spark's process ended by itself, with exit code {process.returncode}. Its output above says why.")
+            problem = f"Spark's process ended by itself, with exit code {process.returncode}. Its output above says why."
+            raise error("DLSQL_STORAGE", problem=problem)
 
 
 @contextmanager

@@ -104,7 +104,7 @@ class _Language:
     """The language in one Spark application: what answers the JVM's questions."""
 
     def __init__(self, spark: SparkSession) -> None:
-        _ship_udfs(spark)
+        self.archive = _ship_udfs(spark)
         _check_workers(spark)
         self.bridge = Bridge(spark, self.answer)
         self.bindings = functions.Bindings(self.bridge)
@@ -136,10 +136,12 @@ class _Language:
 
         statement = parse(question["text"])
         assert statement is not None
+        self.bridge.ship(spark, self.archive)
         return self.bridge.dataset(commands.run(commands.Client(spark, self.catalog(spark), self.bridge), statement))
 
     def bind(self, spark: SparkSession, question: Question) -> Any:
         """A scalar function at analysis."""
+        self.bridge.ship(spark, self.archive)
         return functions.bind(self.bindings, self.bridge, self.catalog(spark), question)
 
     def table(self, spark: SparkSession, question: Question) -> Any:
@@ -167,8 +169,8 @@ def language(spark: SparkSession) -> _Language:
     return _LANGUAGES[application]
 
 
-def _ship_udfs(spark: SparkSession) -> None:
-    """Sends the package that workers run, so that a cluster needs only the engines installed."""
+def _ship_udfs(spark: SparkSession) -> Path:
+    """Sends the package that workers run, so that a cluster needs only the engines installed; gives its archive."""
     if getattr(udfs, "MARKER", None) != "dlsql.udfs":
         raise error(
             "DLSQL_ENVIRONMENT",
@@ -180,6 +182,7 @@ def _ship_udfs(spark: SparkSession) -> None:
         for source in sorted(root.rglob("*.py")):
             out.write(source, Path("udfs") / source.relative_to(root))
     spark.sparkContext.addPyFile(str(archive))
+    return archive
 
 
 def _check_workers(spark: SparkSession) -> None:

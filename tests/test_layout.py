@@ -16,6 +16,7 @@ FLOORS = {
     "bridge": 2,
     "parser": 3,
     "reader": 3,
+    "script": 3,
     "terms": 3,
     "rewrite": 3,
     "statements": 3,
@@ -33,7 +34,7 @@ FLOORS = {
 }
 # Pure data, pure text, and the bridge, which imports nothing of dlsql but errors: everyone may import them.
 FREE = {"statements", "model", "options", "errors", "quoting", "reader", "terms", "parser", "bridge"}
-ON_TOP = {"__init__", "__main__", "frame", "server", "cli", "ml"}  # import everything; only one another imports them
+ON_TOP = {"__init__", "__main__", "frame", "server", "cli", "shell", "results", "ml"}  # import everything; only one another imports them
 
 # An import, and the only rooms where it may stand.
 ROOMS = {

@@ -95,7 +95,9 @@ def test_predictions_filter_group_and_order(spark: SparkSession, expected: list[
     groups = spark.sql("SELECT PREDICT('level', struct(*)) AS l, count(*) AS n FROM items GROUP BY l ORDER BY l").collect()
     assert sum(row["n"] for row in groups) == 300
     assert {row["l"] for row in groups} <= {"low", "high"}
-    assert values(spark, "SELECT PREDICT('price', struct(*)) FROM items ORDER BY PREDICT('price', struct(*))") == sorted(expected)
+    assert values(spark, "SELECT PREDICT('price', struct(*)) FROM items ORDER BY PREDICT('price', size, weight, colour)") == sorted(
+        expected
+    )
 
 
 def test_several_functions_over_the_same_arguments_run_the_network_once(spark: SparkSession, shop: str) -> None:
@@ -219,6 +221,10 @@ def test_a_structured_stream(spark: SparkSession, expected: list[object], tmp_pa
             "[DLSQL_ARGUMENTS] PREDICT_PROBA gives the probabilities of classes; `shop.price` is a dnn_regressor, whose answer is a number. Use PREDICT. SQLSTATE: 42804",
         ),
         ("PREDICT('a.b.c', struct(*))", "[DLSQL_SYNTAX]"),
+        (
+            "PREDICT('price', struct(size, weight, weight AS WEIGHT, colour))",
+            "[DLSQL_ARGUMENTS] PREDICT got `weight` twice; name the columns of the struct that are meant. SQLSTATE: 42804",
+        ),
     ],
 )
 def test_errors_come_at_analysis_and_say_what_to_do(spark: SparkSession, shop: str, query: str, message: str) -> None:
@@ -227,20 +233,20 @@ def test_errors_come_at_analysis_and_say_what_to_do(spark: SparkSession, shop: s
     assert str(raised.value).split("\n")[0].startswith(message)
 
 
-def test_spark_keeps_its_own_words_and_positions(spark: SparkSession, shop: str) -> None:
-    plain = spark.newSession()
-    for text in (
-        "SELECT model, ml FROM VALUES (1, 2) AS t(model, ml) WHERE",
-        "SELECT nope FROM items -- model",
-        "SELECT 'PREDICT(MODEL x)' AS model FROM",
-    ):
-        with pytest.raises(AnalysisException) as here:
-            spark.sql(text)
-        with pytest.raises(AnalysisException) as there:
-            plain._jsparkSession.sessionState()
-            plain.sql(text)
-        assert str(here.value).split("\n")[0] == str(there.value).split("\n")[0]
-    assert spark.sql("SELECT 'PREDICT(MODEL x)' AS model").collect()[0]["model"] == "PREDICT(MODEL x)"
+@pytest.mark.parametrize(
+    "text", ["SELECT model, ml FROM t WHERE", "SELECT 'PREDICT(MODEL x)' AS model FROM", "CREATE MODELS x", "SHOW MODEL"]
+)
+def test_spark_keeps_its_own_words_and_positions(spark: SparkSession, text: str) -> None:
+    with pytest.raises(AnalysisException) as raised:
+        spark.sql(text)
+    with pytest.raises(AnalysisException) as plain:
+        spark._jvm.org.apache.spark.sql.execution.SparkSqlParser().parsePlan(text)
+    assert str(raised.value) == str(plain.value)
+
+
+def test_texts_that_look_like_ours_are_data(spark: SparkSession) -> None:
+    (row,) = spark.sql("SELECT 'PREDICT(MODEL x)' AS model, ml.a AS `ML.PREDICT` FROM VALUES (1) AS ml(a)").collect()
+    assert row.asDict() == {"model": "PREDICT(MODEL x)", "ML.PREDICT": 1}
 
 
 def test_an_ml_vector_feeds_an_array(spark: SparkSession, shop: str) -> None:

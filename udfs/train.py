@@ -134,6 +134,8 @@ def train_round(steps: LocalSteps, this: Round, state: Shared, blocks: Iterable[
         # Blocks past the round's last step are read and left: a task that leaves input unread costs its Python worker.
         if number < this.first or (this.count is not None and number >= this.first + this.count):
             continue
+        if steps.network.batch_norm and len(batch.label) == 1:  # one row has no deviation to norm by
+            continue
         torch.manual_seed(_seed(steps.seed, this.epoch, worker, number))  # for dropout
         optimizer.zero_grad(set_to_none=True)
         of_rows = _losses(steps, module(batch.dense, batch.codes), batch)  # [rows]

@@ -84,6 +84,30 @@ public class Language {
     }
   }
 
+  /** The same, as the one exception that a parser may throw: a proxy wraps every other. Its own text is the refusal's. */
+  public static class ParseRefusal extends org.apache.spark.sql.catalyst.parser.ParseException {
+    private final Refusal refusal;
+
+    public ParseRefusal(Refusal refusal) {
+      // Spark looks its condition's text up; this one takes no parameters.
+      super(scala.Option.empty(), org.apache.spark.sql.catalyst.trees.CurrentOrigin.get(), "PARSE_EMPTY_STATEMENT",
+          (scala.collection.immutable.Map) scala.collection.immutable.Map$.MODULE$.empty(), new QueryContext[0]);
+      this.refusal = refusal;
+    }
+
+    public String getMessage() {
+      return refusal.getMessage();
+    }
+
+    public String getCondition() {
+      return refusal.getCondition();
+    }
+
+    public String getSqlState() {
+      return refusal.getSqlState();
+    }
+  }
+
   /** Makes the parser of a session; given to SparkSessionExtensions.injectParser. */
   public static class ParserFactory extends scala.runtime.AbstractFunction2 {
     private final Python python;
@@ -117,7 +141,12 @@ public class Language {
         Map question = Python.question("parse");
         question.put("text", args[0]);
         question.put("parameters", Boolean.valueOf(args.length > 1 && hasParameters(args[1])));
-        Object answer = python.ask(session, question);
+        Object answer;
+        try {
+          answer = python.ask(session, question);
+        } catch (Throwable e) {
+          throw e instanceof Refusal ? new ParseRefusal((Refusal) e) : e;
+        }
         if (Boolean.TRUE.equals(answer)) {
           return new Call(new ResolvedProcedure(new Procedures(), Identifier.of(new String[0], "statement"), new Statement(session, python, (String) args[0])),
               (scala.collection.immutable.Seq) scala.collection.immutable.Nil$.MODULE$, true);

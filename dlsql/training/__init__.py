@@ -23,7 +23,7 @@ from dlsql.training.profile import Columns, Profile, columns, profile
 from dlsql.training.rounds import Plan, described, run
 from udfs.preprocess import dense_width
 from udfs.spec import LocalSteps, NetworkSpec, Preprocess
-from udfs.train import LOSSES, State, initial_state, optimizers, parameter_count, schedules
+from udfs.train import LOSSES, State, initial_state, learning_rates, optimizers, parameter_count, schedules
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +122,16 @@ def signature(learned: Preprocess) -> Signature:
 def _torch_names(settings: Settings) -> dict[str, str | None]:
     """The options that name something of torch, in torch's own spelling."""
     losses = {name: name for name in LOSSES[settings.task]}
-    schedule = settings.lr_schedule[0]
+    schedule, arguments = settings.lr_schedule
+    named = None if schedule == "constant" else _named("lr_schedule", schedule, schedules())
+    try:
+        learning_rates(named, dict(arguments), settings.learn_rate, settings.max_iterations)
+    except (TypeError, ValueError) as e:  # torch's own words on the schedule's arguments
+        raise error("DLSQL_OPTION_VALUE", option="lr_schedule", value=repr(settings.lr_schedule), expected=f"torch says: {e}.") from e
     return {
         "optimizer": _named("optimizer", settings.optimizer, optimizers()),
         "loss": _named("loss", settings.loss or LOSSES[settings.task][0], losses),
-        "lr_schedule": None if schedule == "constant" else _named("lr_schedule", schedule, schedules()),
+        "lr_schedule": named,
     }
 
 
@@ -187,6 +192,7 @@ def _class_weights(settings: Settings, found: Profile) -> tuple[float, ...] | No
 
 def _first_state(job: Job, spec: NetworkSpec) -> State:
     fresh = initial_state(spec, job.settings.seed)
+    _check_frozen(job.settings, [key.removeprefix("network/") for key in fresh])
     if job.start is None:
         return fresh
     taken = {key: value for key, value in job.start.state.items() if key in fresh and fresh[key].shape == value.shape}
@@ -194,6 +200,16 @@ def _first_state(job: Job, spec: NetworkSpec) -> State:
         shapes = ", ".join(f"{key.removeprefix('network/')} {list(value.shape)}" for key, value in fresh.items())
         raise error("DLSQL_SHAPE", problem=f"The earlier model's tensors do not fit this network, which has {shapes}.")
     return {**fresh, **taken}
+
+
+def _check_frozen(settings: Settings, tensors: list[str]) -> None:
+    frozen = {prefix: [name for name in tensors if name.startswith(prefix)] for prefix in settings.freeze}
+    strange = next((prefix for prefix, names in frozen.items() if not names), None)
+    if strange is not None:
+        expected = f"no tensor's name begins so: {', '.join(tensors)}."
+        raise error("DLSQL_OPTION_VALUE", option="freeze", value=repr(strange), expected=expected, hint=did_you_mean(strange, tensors))
+    if len({name for names in frozen.values() for name in names}) == len(tensors):
+        raise error("DLSQL_OPTION_VALUE", option="freeze", value=repr(settings.freeze), expected="nothing is left to train.")
 
 
 def _fingerprint(job: Job, outline: Outline) -> str:

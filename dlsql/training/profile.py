@@ -9,7 +9,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
 from pyspark.ml.functions import vector_to_array
 from pyspark.ml.linalg import VectorUDT
 from pyspark.sql import Column, DataFrame
@@ -137,7 +136,7 @@ def column(name: str) -> Column:
 def _usable(types: dict[str, str], features: tuple[str, ...], label: str, weight: str | None, settings: Settings) -> Column:
     conditions = [column(label).isNotNull()]
     finite = [name for name in features if types[name] in ("float", "double")]
-    finite += [label] if types[label] in ("float", "double") and settings.task == "regression" else []
+    finite += [label] if types[label] in ("float", "double") else []
     if weight is not None:
         conditions.append(column(weight).isNotNull() & (column(weight) > 0))
         finite += [weight] if types[weight] in ("float", "double") else []
@@ -167,12 +166,14 @@ def profile(columns: Columns, settings: Settings, total: int, learned: Preproces
             "DLSQL_TRAINING_DATA",
             problem=f"The training query gives {rows} usable row{'' if rows == 1 else 's'}{why}; training needs at least 2.",
         )
-    if learned is None:
+    if learned is not None:
+        counts = _recounted(columns, learned.label)
+    else:
+        label, counts = _classes(columns) if settings.task == "classification" else (_value_label(columns, statistics), ())
         words = _words(columns)
-        features = tuple(_feature(columns, name, statistics, words, rows) for name in columns.features)
+        features = tuple(_feature(columns, name, statistics, words) for name in columns.features)
         bound = None if settings.model_type in LINEAR else _BOUND
-        learned = Preprocess(_with_arrays(columns, features, rows, settings.seed), _label(columns, settings, statistics), bound)
-    counts = _class_counts(columns, learned.label)
+        learned = Preprocess(_with_arrays(columns, features, rows, settings.seed), label, bound)
     held_out = _held_out(settings, rows)
     split_at = _split_at(columns, settings, held_out)
     return Profile(columns, learned, rows, total - rows, held_out, split_at, counts)
@@ -225,7 +226,7 @@ def _scale(value: float | None, mean: float) -> float:
     return steady if steady > 1e-9 * max(abs(mean), 1e-30) else 1.0
 
 
-def _feature(columns: Columns, name: str, statistics: dict[str, Any], words: dict[str, list[str]], rows: int) -> Feature:
+def _feature(columns: Columns, name: str, statistics: dict[str, Any], words: dict[str, list[str]]) -> Feature:
     i, type = columns.features.index(name), columns.types[name]
     kind = str(kind_of(type))
     if kind == "category":
@@ -278,39 +279,37 @@ def _with_arrays(columns: Columns, features: tuple[Feature, ...], rows: int, see
     return tuple(learned(feature) if feature.kind == "numbers" else feature for feature in features)
 
 
-def _label(columns: Columns, settings: Settings, statistics: dict[str, Any]) -> Label:
+def _value_label(columns: Columns, statistics: dict[str, Any]) -> Label:
+    mean = _steady(statistics["label.mean"], 0.0)
+    return Label(columns.label, columns.types[columns.label], None, mean, _scale(statistics["label.scale"], mean))
+
+
+def _classes(columns: Columns) -> tuple[Label, tuple[int, ...]]:
+    """The classes of the label, ascending, with the rows of each."""
     type = columns.types[columns.label]
-    if settings.task == "regression":
-        mean = _steady(statistics["label.mean"], 0.0)
-        return Label(columns.label, type, None, mean, _scale(statistics["label.scale"], mean))
-    classes = columns.frame.select(column(columns.label).alias("label")).distinct().orderBy("label").limit(MAX_CLASSES + 1).toArrow()
-    if len(classes) < 2:
-        value = classes.column(0)[0].as_py()
-        raise error(
-            "DLSQL_TRAINING_DATA", problem=f"Label `{columns.label}` is {value!r} in every row; a classifier needs at least 2 classes."
-        )
-    if len(classes) > MAX_CLASSES:
+    counted = columns.frame.groupBy(column(columns.label).alias("label")).count().orderBy("label").limit(MAX_CLASSES + 1).toArrow()
+    values, counts = (counted.column(name).combine_chunks() for name in ("label", "count"))
+    if len(values) < 2:
+        problem = f"Label `{columns.label}` is {values[0].as_py()!r} in every row; a classifier needs at least 2 classes."
+        raise error("DLSQL_TRAINING_DATA", problem=problem)
+    if len(values) > MAX_CLASSES:
         hint = " For a number to estimate use a regressor." if kind_of(type) == "number" else ""
         raise error("DLSQL_TRAINING_DATA", problem=f"Label `{columns.label}` has more than {MAX_CLASSES} classes.{hint}")
-    values = classes.column(0).combine_chunks()
-    return Label(columns.label, type, pa.concat_arrays(values.chunks) if isinstance(values, pa.ChunkedArray) else values)
+    return Label(columns.label, type, values), tuple(counts.to_pylist())
 
 
-def _class_counts(columns: Columns, label: Label) -> tuple[int, ...]:
-    """Rows of each class, in the classes' order."""
-    if label.classes is None:
+def _recounted(columns: Columns, known: Label) -> tuple[int, ...]:
+    """The rows of each class of an earlier version. Raises DataError for a class that it does not have."""
+    if known.classes is None:
         return ()
-    counted = columns.frame.groupBy(column(columns.label).alias("label")).count().limit(MAX_CLASSES + 1).toArrow()
-    counts = dict(zip(counted.column("label").to_pylist(), counted.column("count").to_pylist(), strict=True))
-    known = label.classes.to_pylist()
-    strange = next((value for value in counts if value not in set(known)), None)
-    if strange is not None:  # a warm start keeps the classes that it has
-        hint = "train without warm_start, so that the classes are learned anew."
-        raise error(
-            "DLSQL_TRAINING_DATA",
-            problem=f"Label `{columns.label}` is {strange!r} in some rows, a class that the earlier version does not have; {hint}",
-        )
-    return tuple(counts.get(value, 0) for value in known)
+    label, counts = _classes(columns)
+    assert label.classes is not None
+    found = dict(zip(label.classes.to_pylist(), counts, strict=True))
+    strange = next((value for value in found if value not in set(known.classes.to_pylist())), None)
+    if strange is not None:
+        problem = f"Label `{columns.label}` is {strange!r} in some rows, a class that the earlier version does not have."
+        raise error("DLSQL_TRAINING_DATA", problem=f"{problem} Train without warm_start, so that the classes are learned anew.")
+    return tuple(found.get(value, 0) for value in known.classes.to_pylist())
 
 
 def _held_out(settings: Settings, rows: int) -> float:

@@ -64,6 +64,8 @@ def run(
         state, progress = _resumed(start)
     with described(context, f"{plan.title}: packing rows into blocks"):
         rows = _rows_by_partition(context, blocks)
+    if not any(rows[: blocks.workers]):
+        raise error("DLSQL_TRAINING_DATA", problem="Every usable row is held out for evaluation; none is left to train on.")
     steps = math.ceil(max(rows[: blocks.workers]) / settings.batch_size)
     every = min(settings.sync_every or steps, steps)
     has_held_out = any(rows[blocks.workers :])
