@@ -1,6 +1,7 @@
 """The command line: `dlsql serve` answers JDBC and Spark Connect, `dlsql sql` runs statements or talks with whoever types them."""
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -10,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dlsql.errors import DlsqlError, error
+from dlsql.errors import DlsqlError
 
 # What loads Spark, sqlglot or rich is imported where it is used: `dlsql --help` answers at once.
 if TYPE_CHECKING:
@@ -140,6 +141,7 @@ def _runner(given: argparse.Namespace) -> "Iterator[Runner]":
     from dlsql.shell import Runner
 
     spark = _remote(given.remote) if given.remote else _local(given)
+    logging.getLogger("SQLQueryContextLogger").disabled = True  # PySpark prints every error with its Java traces; here it is told once
     signal.signal(signal.SIGINT, signal.default_int_handler)  # PySpark's own would talk to the JVM in the middle of an answer
     try:
         yield Runner(spark, spark.interruptAll if given.remote else spark.sparkContext.cancelAllJobs)
@@ -156,16 +158,8 @@ def _remote(url: str) -> "SparkSession":
 def _local(given: argparse.Namespace) -> "SparkSession":
     from dlsql.session import session
 
-    log = given.warehouse / "dlsql.log"
-    try:
-        with _stderr_to(log):
-            return session(given.warehouse, master=given.master, name="dlsql sql", conf=dict(given.conf))
-    except Exception as e:
-        if message(e) is None or "Another instance of Derby" in log.read_text(errors="replace") + str(e):
-            what_to_do = "Talk to it if it is a server (--remote sc://...), or take another --warehouse."
-            problem = f"Another process works in {given.warehouse}. {what_to_do}"
-            raise error("DLSQL_ENVIRONMENT", problem=problem) from e
-        raise
+    with _stderr_to(given.warehouse / "dlsql.log"):
+        return session(given.warehouse, master=given.master, name="dlsql sql", conf=dict(given.conf))
 
 
 @contextmanager

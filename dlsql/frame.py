@@ -41,6 +41,7 @@ def train(
         model, version, model_type, rows_trained, loss, metrics, seconds, uri of the version.
 
     Raises:
+        StatementSyntaxError: `name` is not a name.
         OptionError: the value of an option cannot be written in SQL.
         AnalysisException: what CREATE MODEL refuses.
     """

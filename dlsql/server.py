@@ -65,6 +65,7 @@ def serve(
         spark = session(warehouse, master=master, name="dlsql server", conf={**defaults, **settings})
         with _told_to_end() as end:
             try:
+                spark.catalog.listDatabases()  # opens the metastore: what may be wrong with it comes out now, and not before a client
                 with _endpoints(spark, settings) as endpoints:
                     for endpoint in endpoints:
                         (ready or announce)(endpoint)

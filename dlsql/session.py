@@ -1,5 +1,6 @@
 """A Spark session that knows the language: `attach` teaches it to one that is there, `session` makes one with a metastore of its own."""
 
+import fcntl
 import importlib.util
 import os
 import shutil
@@ -55,7 +56,7 @@ def session(
         conf: more Spark settings.
 
     Raises:
-        UnsupportedError: there is no Java, or another Spark than the one dlsql is built for.
+        UnsupportedError: there is no Java, another Spark than the one dlsql is built for, or another process in the folder.
     """
     check_spark()
     check_java()
@@ -69,6 +70,7 @@ def session(
         "spark.log.level": "ERROR",
     }
     if not any(key.endswith(("hive.metastore.uris", "javax.jdo.option.ConnectionURL")) for key in given):
+        _check_metastore_is_free(folder)
         defaults["spark.hadoop.javax.jdo.option.ConnectionURL"] = f"jdbc:derby:;databaseName={folder / 'metastore_db'};create=true"
         # Derby writes its log where the process started, unless it is told another place.
         extra = f"-Dderby.stream.error.file={folder / 'derby.log'}"
@@ -78,6 +80,19 @@ def session(
         builder = builder.config(key, value)
     folder.mkdir(parents=True, exist_ok=True)
     return attach(builder.getOrCreate())
+
+
+def _check_metastore_is_free(folder: Path) -> None:
+    """Derby lets one process in; Hive asks it for a minute before it says so, and in other words."""
+    lock = folder / "metastore_db" / "dbex.lck"  # which Derby holds a lock on as long as it runs
+    if SparkSession.getActiveSession() is not None or not lock.exists():
+        return
+    with lock.open("r+b") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            what_to_do = "Talk to it if it is a server (dlsql sql --remote sc://127.0.0.1:15002), or take another warehouse."
+            raise error("DLSQL_ENVIRONMENT", problem=f"Another process works in {folder}. {what_to_do}") from e
 
 
 def check_spark() -> None:

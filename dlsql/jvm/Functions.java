@@ -104,7 +104,8 @@ public class Functions {
       if (type == null) return e;
       if (type.equals("vector")) {
         Column column = org.apache.spark.sql.classic.ExpressionUtils.column(e);
-        return org.apache.spark.sql.classic.ExpressionUtils.expression(org.apache.spark.ml.functions.vector_to_array(column, "float64"));
+        Column array = org.apache.spark.ml.functions.vector_to_array(column, "float64");
+        return (Expression) org.apache.spark.sql.classic.ColumnNodeToExpressionConverter$.MODULE$.apply(array.node());
       }
       return new Cast(e, DataType.fromDDL(type), scala.Option.apply(SQLConf.get().sessionLocalTimeZone()), EvalMode.ANSI());
     }

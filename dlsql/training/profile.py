@@ -252,9 +252,10 @@ def _words(columns: Columns) -> dict[str, list[str]]:
     stacked = F.posexplode(F.array(*(column(name).cast("string") for name in names))).alias("column", "word")
     counted = columns.frame.select(stacked).where("word IS NOT NULL").groupBy("column", "word").count()
     ranked = counted.selectExpr("column", "word", "row_number() OVER (PARTITION BY column ORDER BY count DESC, word) AS rank")
+    rows = ranked.where(F.col("rank") <= MAX_WORDS).toArrow().sort_by([("column", "ascending"), ("rank", "ascending")])
     found: dict[str, list[str]] = {name: [] for name in names}
-    for row in ranked.where(F.col("rank") <= MAX_WORDS).orderBy("column", "rank").toLocalIterator():
-        found[names[row["column"]]].append(row["word"])
+    for place, word in zip(rows.column("column").to_pylist(), rows.column("word").to_pylist(), strict=True):
+        found[names[place]].append(word)
     return found
 
 
