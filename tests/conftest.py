@@ -2,11 +2,15 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from pyspark.sql import SparkSession
 
 import dlsql
+
+if TYPE_CHECKING:
+    from tests.clients import Server
 
 CONF = {
     "spark.ui.enabled": "false",
@@ -36,6 +40,15 @@ def spark(warehouse: Path) -> Iterator[SparkSession]:
     made = dlsql.session(warehouse, master="local[2]", name="tests", conf=CONF)
     yield made
     made.stop()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Server]":
+    """A `dlsql serve` in a process of its own, for all tests that talk to one."""
+    from tests.clients import serving
+
+    with serving(tmp_path_factory.mktemp("server")) as running:
+        yield running
 
 
 @pytest.fixture

@@ -47,8 +47,9 @@ def pack_rows(found: Profile, settings: Settings, workers: int) -> Blocks:
     hashed = columns.frame.withColumn(_HASH, content)
     worker = F.pmod(F.shiftright(F.col(_HASH), 30), F.lit(workers)).cast("int")
     place = worker + F.when(held_out(found, settings, F.col(_HASH)), F.lit(workers)).otherwise(F.lit(0))
-    chosen = [place.alias(_WORKER), *([column(columns.weight)] if columns.weight else []), column(columns.label), F.col(_HASH)]
-    chosen += [column(name) for name in columns.features]
+    parts = [*([columns.weight] if columns.weight else []), columns.label, *columns.features]
+    # Numbered: mapInArrow looks its columns up by name again, unquoted, and a name may hold dots and backticks.
+    chosen = [place.alias(_WORKER), F.col(_HASH), *(column(name).alias(str(i)) for i, name in enumerate(parts))]
     rows = hashed.select(*chosen).repartitionById(2 * workers, _WORKER).sortWithinPartitions(_HASH).drop(_HASH)
     blocks = rows.mapInArrow(partial(pack, Packing(found.learned, columns.weight is not None)), BLOCK_SCHEMA)
     return Blocks(blocks.rdd.map(tuple).persist(StorageLevel.MEMORY_AND_DISK), workers)
