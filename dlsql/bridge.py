@@ -4,6 +4,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,6 +37,8 @@ class Bridge:
         self._loader = _compile(self._jvm)
         self._python = self._new("Language$Python", _Callback(self, answer))
         self._shipped: set[str] = set()  # sessions that keep their files apart and have ours
+        self._metastores: dict[str, Metastore] = {}
+        self._files = Files(self._jvm, self.context._jsc.hadoopConfiguration())
 
     def _new(self, name: str, *arguments: Any) -> Any:
         """An instance of one of our classes. A proxy of a Python object must travel as a method's argument, not in a Java array."""
@@ -121,11 +124,13 @@ class Bridge:
 
     def metastore(self, spark: SparkSession, database: str) -> "Metastore":
         """The partitions of a database's tables."""
-        return Metastore(self._new("Metastore", spark._jsparkSession, database), self._jvm)
+        if database not in self._metastores:  # an application's sessions share one
+            self._metastores[database] = Metastore(self._new("Metastore", spark._jsparkSession, database))
+        return self._metastores[database]
 
     def files(self) -> "Files":
         """The file systems that Spark's own settings reach."""
-        return Files(self._jvm, self.context._jsc.hadoopConfiguration())
+        return self._files
 
     def database_location(self, spark: SparkSession, database: str) -> str:
         """Where a database keeps its tables."""
@@ -177,33 +182,55 @@ class _Callback:
 
 
 class Metastore:
-    """Partitions by their values, in one call each."""
+    """The partitions of a database's tables by their values, in one call each. What it cannot do is a StorageError."""
 
-    def __init__(self, java: Any, jvm: Any) -> None:
-        self._java, self._jvm = java, jvm
+    def __init__(self, java: Any) -> None:
+        self._java = java
 
-    def _map(self, values: Mapping[str, str]) -> Any:
-        made = self._jvm.java.util.HashMap()
-        for key, value in values.items():
-            made.put(key, value)
-        return made
+    def revision(self) -> str | None:
+        """What `revise` left; None before it was ever called."""
+        found = _metastore("read the catalog's revision", self._java.revision)
+        return None if found is None else str(found)
 
-    def list(self, table: str, values: Mapping[str, str]) -> list[dict[str, str]]:
+    def revise(self, revision: str) -> None:
+        """Leaves a revision for every client to see."""
+        _metastore("write the catalog's revision", self._java.revise, revision)
+
+    def exists(self, table: str) -> bool:
+        """Whether there is such a table."""
+        return bool(_metastore(f"find table {table}", self._java.exists, table))
+
+    def partitions(self, table: str, values: Mapping[str, str]) -> list[dict[str, str]]:
         """The partitions that agree with `values`: each its columns, and its location under ''."""
-        found: list[dict[str, str]] = json.loads(self._java.list(table, self._map(values)))
+        found: list[dict[str, str]] = json.loads(_metastore(f"list {table}", self._java.partitions, table, json.dumps(values)))
+        return found
+
+    def names(self, table: str, values: Mapping[str, str]) -> list[dict[str, str]]:
+        """As `partitions`, without the locations, for a fraction of its price."""
+        found: list[dict[str, str]] = json.loads(_metastore(f"list {table}", self._java.names, table, json.dumps(values)))
         return found
 
     def add(self, table: str, values: Mapping[str, str], location: str) -> bool:
         """Adds a partition, atomically; False if there is one."""
-        return bool(self._java.add(table, self._map(values), location))
+        return bool(_metastore(f"add to {table}", self._java.add, table, json.dumps(values), location))
 
     def move(self, table: str, values: Mapping[str, str], location: str) -> None:
         """Points a partition to another location, atomically."""
-        self._java.move(table, self._map(values), location)
+        _metastore(f"change {table}", self._java.move, table, json.dumps(values), location)
 
     def drop(self, table: str, values: Mapping[str, str]) -> bool:
         """Takes a partition away and leaves its files; False if there is none."""
-        return bool(self._java.drop(table, self._map(values)))
+        return bool(_metastore(f"drop from {table}", self._java.drop, table, json.dumps(values)))
+
+
+def _metastore(action: str, call: Callable[..., Any], *arguments: str) -> Any:
+    try:
+        return call(*arguments)
+    except Py4JJavaError as e:
+        reason = str(e.java_exception.toString())
+    except CapturedException as e:
+        reason = str(e)
+    raise error("DLSQL_CATALOG", problem=f"The metastore could not {action}: {reason.splitlines()[0]}")
 
 
 class Files:
@@ -235,12 +262,17 @@ class Files:
     def _write(self, path: str, data: bytes) -> None:
         system, place = self._at(path)
         parted = self._path(f"{path}.part")
-        with tempfile.TemporaryDirectory() as folder:
-            local = f"{folder}/file"
-            Path(local).write_bytes(data)
-            system.copyFromLocalFile(True, True, self._path(f"file://{local}"), parted)
-        if not system.rename(parted, place):
-            raise OSError("a file of that name is there already")
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                local = f"{folder}/file"
+                Path(local).write_bytes(data)
+                system.copyFromLocalFile(True, True, self._path(f"file://{local}"), parted)
+            if not system.rename(parted, place):
+                raise OSError("a file of that name is there already")
+        except BaseException:
+            with suppress(Py4JJavaError, CapturedException):  # half a file on a full disk would keep it full
+                system.delete(parted, False)
+            raise
 
     def delete(self, path: str) -> None:
         """Removes a file or a folder with all that is in it, if it is there."""

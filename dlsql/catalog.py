@@ -1,68 +1,82 @@
 """The catalog: models, versions, aliases and training rounds as Parquet tables of the Hive metastore, which any engine can read.
 
-A version is one partition of `models`. Its files are written first, under names of their own, then ADD PARTITION commits it: the metastore
-does that atomically and refuses a partition that exists, so the loser of a race takes the next number. What a crash leaves before the commit is
-invisible, and `vacuum` removes it. No partition's files ever change: an alias, a comment or a round is a new file and one ALTER PARTITION.
+A version is one partition of `models`. Its files are written first, under names of their own, then ADD PARTITION commits it: the
+metastore does that atomically and refuses a partition that exists, so the loser of a race takes the next number. What a crash leaves
+before the commit is invisible, and `vacuum` removes it. No partition's files ever change: an alias, a comment or a round is a new file
+and one ALTER PARTITION.
+
+A look-up at analysis asks the metastore one cheap thing, the catalog's revision, and trusts what it saw at that revision. Whoever
+changes versions or aliases writes another revision after the change (a property of the database), so the next query of any
+application looks anew.
 """
 
 import dataclasses
 import hashlib
-import io
+import logging
 import re
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 
 from dlsql.bridge import Bridge
-from dlsql.errors import did_you_mean, error
+from dlsql.errors import StorageError, did_you_mean, error
 from dlsql.model import RoundInfo, Version
 from dlsql.quoting import identifier
 from dlsql.statements import Name
+from dlsql.tables import ALIASES, MODELS, ROUNDS, TABLES, creation, from_parquet, to_parquet
+
+_LOG = logging.getLogger("dlsql")
+_T = TypeVar("_T")
 
 DEFAULT = "default"  # the alias that SET DEFAULT_VERSION pins
+_SECONDS_TRUSTED = 5.0  # what was seen at a revision: for changes whose author died before writing another one, or wrote past this module
+_LONGEST = 256  # characters of a partition's value in a metastore, and 767 of all of them with their keys, escaped
+_LONGEST_PARTITION = 767
+_SHORTEST_RETENTION = 1.0  # hours; what is younger may belong to a training that runs
 
-_TEXTS = pa.map_(pa.string(), pa.string())
-_NUMBERS = pa.map_(pa.string(), pa.float64())
-_MOMENT = pa.timestamp("us", "UTC")
-_MODEL_ROW = pa.schema({
-    "run": pa.string(), "status": pa.string(), "model_type": pa.string(), "task": pa.string(), "engine": pa.string(), "uri": pa.string(),
-    "sha256": pa.string(), "bytes": pa.int64(), "parameters": pa.int64(), "inputs": pa.string(), "outputs": pa.string(), "options": _TEXTS,
-    "statement": pa.string(), "query": pa.string(), "tables": pa.list_(pa.string()), "seed": pa.int64(), "rows_trained": pa.int64(),
-    "loss": pa.float64(), "metrics": _NUMBERS, "seconds": pa.float64(), "libraries": _TEXTS, "owner": pa.string(), "created_at": _MOMENT,
-    "comment": pa.string(), "properties": _TEXTS,
-})  # fmt: skip
-_ROUND_ROW = pa.schema({
-    "round": pa.int32(), "epoch": pa.int32(), "rows": pa.int64(), "train_loss": pa.float64(), "eval_loss": pa.float64(), "metrics": _NUMBERS,
-    "learning_rate": pa.float64(), "seconds": pa.float64(), "rows_per_second": pa.float64(), "at": _MOMENT,
-})  # fmt: skip
-_ALIAS_ROW = pa.schema({"version": pa.int32(), "owner": pa.string(), "at": _MOMENT})
-_TABLES: dict[str, tuple[pa.Schema, str]] = {
-    "models": (_MODEL_ROW, "namespace string, model string, version int"),
-    "training_info": (_ROUND_ROW, "namespace string, model string, run string"),
-    "aliases": (_ALIAS_ROW, "namespace string, model string, alias string"),
-}
-_SPARK_TYPES: dict[pa.DataType, str] = {
-    pa.string(): "string", pa.int32(): "int", pa.int64(): "bigint", pa.float64(): "double", _MOMENT: "timestamp",
-    _TEXTS: "map<string,string>", _NUMBERS: "map<string,double>", pa.list_(pa.string()): "array<string>",
-}  # fmt: skip
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A model as the metastore showed it."""
+
+    revision: str | None
+    at: float
+    numbers: dict[int, str]  # version -> location of its row, ascending
+    aliases: dict[str, int]
+
+    @property
+    def default(self) -> int:
+        """The version that the bare name means."""
+        pinned = self.aliases.get(DEFAULT)
+        return pinned if pinned in self.numbers else max(self.numbers)
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What the sessions of one application have seen of the metastore and read of the store."""
+
+    rows: dict[str, Any] = field(default_factory=dict)  # by location, whose files never change
+    models: dict[tuple[str, str, str], _Seen] = field(default_factory=dict)  # by database, namespace and model
 
 
 class Catalog:
     """The catalog of one metastore, as one session sees it."""
 
-    def __init__(self, bridge: Bridge, spark: SparkSession, rows: dict[str, Any]) -> None:
-        self._bridge, self._spark = bridge, spark
+    def __init__(self, bridge: Bridge, spark: SparkSession, memory: Memory) -> None:
+        self._bridge, self._spark, self._memory = bridge, spark, memory
         self.database = spark.conf.get("spark.dlsql.catalog.database", "dlsql") or "dlsql"
         self._metastore = bridge.metastore(spark, self.database)
         self.files = bridge.files()
-        self._rows = rows  # what was read, by location, whose files never change; shared by all sessions
 
     # Names
 
@@ -70,9 +84,10 @@ class Catalog:
         """A name with its namespace: the session's current database where none is given."""
         return dataclasses.replace(name, namespace=name.namespace or self._spark.catalog.currentDatabase())
 
-    def check_namespace(self, name: Name) -> None:
-        """Raises NotFoundError where a qualified name's database does not exist."""
+    def check_name(self, name: Name) -> None:
+        """Raises NotFoundError where a qualified name's database does not exist, StatementSyntaxError where the name is too long."""
         assert name.namespace is not None
+        _check_fits({**_key(name), "run": new_run()})
         if not self._spark.catalog.databaseExists(identifier(name.namespace)):
             known = [database.name for database in self._spark.catalog.listDatabases()]
             raise error("DLSQL_NAMESPACE_NOT_FOUND", namespace=name.namespace, hint=did_you_mean(name.namespace, known))
@@ -81,12 +96,11 @@ class Catalog:
 
     def numbers(self, name: Name) -> dict[int, str]:
         """The versions of a model, ascending, with the location of each one's row; empty for a model that is not registered."""
-        found = self._metastore.list("models", _key(name))
-        return dict(sorted((int(row["version"]), row[""]) for row in found))
+        return self._steadily(lambda: self._seen(name)).numbers
 
     def aliases(self, name: Name) -> dict[str, int]:
         """Alias -> version; `default` among them where a default version is pinned."""
-        return {row["alias"]: int(self._row(row[""])["version"]) for row in self._metastore.list("aliases", _key(name))}
+        return self._steadily(lambda: self._seen(name)).aliases
 
     def find(self, name: Name) -> Version:
         """The version that a qualified name means.
@@ -94,131 +108,227 @@ class Catalog:
         Raises:
             NotFoundError: no such model, version or alias.
         """
-        numbers = self.numbers(name)
-        if not numbers:
+        return self._steadily(lambda: self._find(name))
+
+    def _find(self, name: Name) -> Version:
+        seen = self._seen(name)
+        if not seen.numbers:
             raise self._not_found(name)
         number = name.version
         if number is None:
-            aliases = self.aliases(name)
             if name.alias in (None, DEFAULT):
-                number = aliases.get(DEFAULT, max(numbers))
-            elif name.alias in aliases:
-                number = aliases[name.alias]
+                number = seen.default
+            elif name.alias in seen.aliases:
+                number = seen.aliases[name.alias]
             else:
-                hint = did_you_mean(name.alias, [alias for alias in aliases if alias != DEFAULT])
+                hint = did_you_mean(name.alias, [alias for alias in seen.aliases if alias != DEFAULT])
                 raise error("DLSQL_ALIAS_NOT_FOUND", name=_base(name), alias=name.alias, hint=hint)
-        if number not in numbers:
-            raise error("DLSQL_VERSION_NOT_FOUND", name=_base(name), version=number, versions=", ".join(map(str, numbers)))
-        return self._version(name, number, numbers[number])
+        if number not in seen.numbers:
+            raise error("DLSQL_VERSION_NOT_FOUND", name=_base(name), version=number, versions=", ".join(map(str, seen.numbers)))
+        return self._version(name, number, seen.numbers[number])
 
     def versions(self, name: Name) -> list[Version]:
         """All versions of a model, ascending. Raises NotFoundError for a model that is not registered."""
-        numbers = self.numbers(name)
-        if not numbers:
-            raise self._not_found(name)
-        return [self._version(name, number, location) for number, location in numbers.items()]
+
+        def read() -> list[Version]:
+            numbers = self.numbers(name)
+            if not numbers:
+                raise self._not_found(name)
+            return [self._version(name, number, location) for number, location in numbers.items()]
+
+        return self._steadily(read)
 
     def models(self, namespace: str | None = None) -> list[Version]:
         """The default version of every model, by name."""
-        found = self._metastore.list("models", {} if namespace is None else {"namespace": namespace})
-        return [self.find(Name(*one)) for one in sorted({(row["namespace"], row["model"]) for row in found})]
+
+        def read() -> list[Version]:
+            key = {} if namespace is None else {"namespace": namespace}
+            seen = self._look(key).items()
+            return [self._version(name, one.default, one.numbers[one.default]) for name, one in seen if one.numbers]
+
+        return self._steadily(read)
+
+    def _seen(self, name: Name) -> _Seen:
+        """A model as it stands: from memory, where the catalog has not changed since."""
+        key, revision = (self.database, str(name.namespace), name.model), self._metastore.revision()
+        seen = self._memory.models.get(key)
+        if seen is None or seen.revision != revision or time.monotonic() - seen.at > _SECONDS_TRUSTED:
+            seen = self._look(_key(name), revision)[_named(_key(name))]
+            if seen.numbers:
+                self._memory.models[key] = seen
+        return seen
+
+    def _look(self, key: Mapping[str, str], revision: str | None = None) -> dict[Name, _Seen]:
+        """The models that agree with `key`, by name. The revision was read before: a change in between is seen twice rather than never."""
+        found: dict[Name, _Seen] = defaultdict(lambda: _Seen(revision, time.monotonic(), {}, {}))
+        aliases = self._metastore.partitions("aliases", key)  # first: what an alias points to was there before it
+        versions = self._metastore.partitions("models", key)
+        for row in sorted(versions, key=lambda row: (row["namespace"], row["model"], int(row["version"]))):
+            found[_named(row)].numbers[int(row["version"])] = row[""]
+        for row in aliases:
+            found[_named(row)].aliases[row["alias"]] = int(self._row(row[""])["version"])
+        return found
+
+    def _steadily(self, read: Callable[[], _T]) -> _T:
+        """What `read` gives, which looks and then reads: where an alias moves or a version goes in between, so does its file."""
+        try:
+            return read()
+        except StorageError as e:
+            if e.condition != "DLSQL_STORAGE":  # the metastore's own trouble: its client has tried again
+                raise
+            self._memory.models.clear()
+            return read()
 
     def _not_found(self, name: Name) -> Exception:
-        known = sorted({f"{row['namespace']}.{row['model']}" for row in self._metastore.list("models", {})})
+        known = sorted({_base(_named(row)) for row in self._metastore.names("models", {})})
         return error("DLSQL_MODEL_NOT_FOUND", name=_base(name), hint=did_you_mean(_base(name), known))
 
     def _version(self, name: Name, number: int, location: str) -> Version:
         return Version(namespace=str(name.namespace), model=name.model, version=number, **self._row(location))
 
     def _row(self, location: str) -> dict[str, Any]:
-        if location not in self._rows:
-            row = _from_parquet(self.files.read(f"{location}/{_ROWS}"))[0]
+        if location not in self._memory.rows:
+            row = from_parquet(self.files.read(f"{location}/{_ROWS}"))[0]
             if "tables" in row:
                 row["tables"] = tuple(row["tables"])
-            self._rows[location] = row
-        return dict(self._rows[location])
+            self._memory.rows[location] = row
+        return dict(self._memory.rows[location])
 
     # Writing
 
     def prepare(self) -> None:
         """Makes the database and its tables where they are not there yet."""
+        if all(self._metastore.exists(table) for table in TABLES):
+            return
+        self._make(f"CREATE DATABASE IF NOT EXISTS {identifier(self.database)}")
         hive = self._spark.conf.get("spark.sql.catalogImplementation") == "hive"
+        for table in TABLES:
+            self._make(creation(self.database, table, f"{self._root()}/{table}", hive=hive))
+
+    def _make(self, statement: str) -> None:
         try:
-            self._spark.sql(f"CREATE DATABASE IF NOT EXISTS {identifier(self.database)}")
-            for table, (schema, partitions) in _TABLES.items():
-                columns = ", ".join(f"{identifier(field.name)} {_SPARK_TYPES[field.type]}" for field in schema)
-                keys = [part.split() for part in partitions.split(", ")]
-                partitioned = ", ".join(f"{identifier(key)} {type}" for key, type in keys)
-                names = ", ".join(identifier(key) for key, _ in keys)
-                at = f"LOCATION '{self._root()}/{table}'"  # external: dropping the table leaves the models' rows
-                self._spark.sql(
-                    f"CREATE EXTERNAL TABLE IF NOT EXISTS {identifier(self.database)}.{table} ({columns}) PARTITIONED BY ({partitioned}) STORED AS PARQUET {at}"
-                    if hive
-                    else f"CREATE TABLE IF NOT EXISTS {identifier(self.database)}.{table} ({columns}, {partitioned}) USING parquet PARTITIONED BY ({names}) {at}"
-                )
-        except AnalysisException as e:
-            if "already exists" not in str(e).lower():  # another client made it in the meantime
+            self._spark.sql(statement)
+        except (AnalysisException, Py4JJavaError) as e:
+            if "already exists" not in str(e).lower():  # else another client made it in the meantime
                 reason = str(e).split("\n")[0]
                 raise error("DLSQL_CATALOG", problem=f"Could not make the catalog tables in database `{self.database}`: {reason}") from e
 
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Round every change of versions or aliases: writes another revision after it, also where it failed half-way."""
+        try:
+            yield
+        finally:
+            self._memory.models.clear()
+            try:
+                self._metastore.revise(_new_id())
+            except StorageError as e:  # the change itself is made
+                _LOG.warning("Other applications may see this change %s seconds late: %s", _SECONDS_TRUSTED, e)
+
     def register(self, version: Version) -> Version:
         """Commits a version under the next free number, which it gives back."""
-        name = Name(version.namespace, version.model)
-        location = self._store("models", name, version.run, _MODEL_ROW, [_without_key(version)])
-        number = max(self.numbers(name), default=0) + 1
-        while not self._metastore.add("models", {**_key(name), "version": str(number)}, location):
-            number += 1
+        name = version.name
+        location = self._store("models", name, version.run, MODELS, [_without_key(version)])
+        with self._changing():
+            try:
+                number = max(self._numbers(name), default=0) + 1
+                while not self._commit(name, number, location):
+                    number += 1
+            except BaseException:
+                with suppress(StorageError):  # an answer that was lost may have been a yes
+                    if not self.is_registered(name, version.run):
+                        self.files.delete(location)
+                raise
         return dataclasses.replace(version, version=number)
+
+    def _commit(self, name: Name, number: int, location: str) -> bool:
+        key = {**_key(name), "version": str(number)}
+        # A metastore's client that lost the answer asks again, and is told that the partition is there: it may be our own.
+        return self._metastore.add("models", key, location) or [row[""] for row in self._metastore.partitions("models", key)] == [location]
+
+    def _numbers(self, name: Name) -> list[int]:
+        return [int(row["version"]) for row in self._metastore.names("models", _key(name))]
+
+    def is_registered(self, name: Name, run: str) -> bool:
+        """Whether a run became a version."""
+        return any(self._row(row[""])["run"] == run for row in self._metastore.partitions("models", _key(name)))
 
     def amend(self, version: Version, **changes: Any) -> Version:
         """A version with another comment or other properties."""
         amended = dataclasses.replace(version, **changes)
-        location = self._store("models", version.name, f"{version.run}-{_new_id()}", _MODEL_ROW, [_without_key(amended)])
-        self._metastore.move("models", {**_key(version.name), "version": str(version.version)}, location)
+        location = self._store("models", version.name, f"{version.run}-{_new_id()}", MODELS, [_without_key(amended)])
+        with self._changing():
+            self._metastore.move("models", {**_key(version.name), "version": str(version.version)}, location)
         return amended
 
     def set_alias(self, name: Name, alias: str, version: int) -> None:
         """Points an alias to a version, which must be there."""
+        _check_fits({**_key(name), "alias": alias})
         row = {"version": version, "owner": self.user(), "at": datetime.now(UTC)}
-        location = self._store("aliases", name, _new_id(), _ALIAS_ROW, [row])
-        self._point("aliases", {**_key(name), "alias": alias}, location)
+        location = self._store("aliases", name, _new_id(), ALIASES, [row])
+        with self._changing():
+            self._point("aliases", {**_key(name), "alias": alias}, location)
 
     def _point(self, table: str, key: Mapping[str, str], location: str) -> None:
         """Points a partition, which may be new, to a location; what it pointed to goes."""
-        before = self._metastore.list(table, key)
+        before = self._metastore.partitions(table, key)
         if not before and self._metastore.add(table, key, location):
             return
         self._metastore.move(table, key, location)
-        for row in before:
-            self.files.delete(row[""])
+        self._discard(row[""] for row in before)
 
-    def unset_alias(self, name: Name, alias: str) -> bool:
-        """Removes an alias; False if there is none."""
-        return self._metastore.drop("aliases", {**_key(name), "alias": alias})
+    def _discard(self, paths: Iterable[str]) -> None:
+        """Deletes what nothing points to any more; `vacuum` takes what stays."""
+        for path in paths:
+            with suppress(StorageError):
+                self.files.delete(path)
+
+    def _take(self, table: str, key: Mapping[str, str]) -> None:
+        """Takes a partition away, if it is there, and then its files."""
+        for row in self._metastore.partitions(table, key):
+            self._metastore.drop(table, key)
+            self._discard([row[""]])
+
+    def unset_alias(self, name: Name, alias: str) -> None:
+        """Removes an alias, if it is there."""
+        if alias in self.aliases(name):
+            with self._changing():
+                self._take("aliases", {**_key(name), "alias": alias})
 
     def drop(self, name: Name, version: int | None = None) -> None:
         """Drops a model, or one version of it with the aliases that point there: the partitions first, then what they held."""
-        for one in self.versions(name) if version is None else [self.find(dataclasses.replace(name, version=version, alias=None))]:
-            for alias, target in self.aliases(name).items():
-                if target == one.version:
-                    self.unset_alias(name, alias)
-            location = self.numbers(name)[one.version]
-            self._metastore.drop("models", {**_key(name), "version": str(one.version)})
-            self.drop_run(name, one.run)
-            self.files.delete(location)
-            self.files.delete(one.uri)
+        gone = self.versions(name) if version is None else [self.find(dataclasses.replace(name, version=version, alias=None))]
+        numbers, aliases, targets = self.numbers(name), self.aliases(name), {one.version for one in gone}
+        with self._changing():
+            for alias, target in aliases.items():
+                if version is None or target in targets:
+                    self._take("aliases", {**_key(name), "alias": alias})
+            for one in gone:
+                self._metastore.drop("models", {**_key(name), "version": str(one.version)})
+        for one in gone:
+            left = {row[""] for row in self._metastore.partitions("models", {"version": str(one.version)})}
+            if numbers[one.version] in left:  # a rename died half-way: another name holds the same files
+                self._metastore.drop("training_info", {**_key(name), "run": one.run})
+            else:
+                self.drop_run(name, one.run)
+                self._discard([numbers[one.version], one.uri])
 
     def rename(self, name: Name, new: Name) -> None:
         """Registers every version under the new name, then takes the old one away; the files stay where they are."""
-        for number, location in self.numbers(name).items():
-            if not self._metastore.add("models", {**_key(new), "version": str(number)}, location):
-                raise error("DLSQL_MODEL_EXISTS", name=_base(new))
-        for table in ("aliases", "training_info"):
-            for row in self._metastore.list(table, _key(name)):
-                self._metastore.add(table, {**_partition(row), **_key(new)}, row[""])
-        for table in ("models", "aliases", "training_info"):
-            for row in self._metastore.list(table, _key(name)):
-                self._metastore.drop(table, _partition(row))
+        with self._changing():
+            added: list[dict[str, str]] = []
+            for number, location in self.numbers(name).items():
+                added.append({**_key(new), "version": str(number)})
+                if not self._metastore.add("models", added[-1], location):  # somebody took the name in the meantime
+                    for key in added[:-1]:
+                        self._metastore.drop("models", key)
+                    raise error("DLSQL_MODEL_EXISTS", name=_base(new))
+            for table in ("aliases", "training_info"):
+                for row in self._metastore.partitions(table, _key(name)):
+                    self._metastore.add(table, {**_partition(row), **_key(new)}, row[""])
+            for table in ("models", "aliases", "training_info"):
+                for row in self._metastore.partitions(table, _key(name)):
+                    self._metastore.drop(table, _partition(row))
 
     def artefact_uri(self, name: Name, run: str) -> str:
         """Where a run keeps its files."""
@@ -234,7 +344,7 @@ class Catalog:
     def _store(self, table: str, name: Name, id: str, schema: pa.Schema, rows: list[dict[str, Any]]) -> str:
         """Rows in a folder of their own; its location."""
         location = f"{self._root()}/{table}/{_folder(str(name.namespace))}/{_folder(name.model)}/{id}"
-        self.files.write(f"{location}/{_ROWS}", _to_parquet(schema, rows))
+        self.files.write(f"{location}/{_ROWS}", to_parquet(schema, rows))
         return location
 
     def user(self) -> str:
@@ -246,12 +356,15 @@ class Catalog:
     def write_rounds(self, name: Name, run: str, rounds: Iterable[RoundInfo]) -> None:
         """Shows a run's rounds so far to every session."""
         rows = [dataclasses.asdict(one) for one in rounds]
-        location = self._store("training_info", name, f"{run}-{_new_id()}", _ROUND_ROW, rows)
+        location = self._store("training_info", name, f"{run}-{_new_id()}", ROUNDS, rows)
         self._point("training_info", {**_key(name), "run": run}, location)
 
     def rounds(self, name: Name) -> list[tuple[int, list[RoundInfo]]]:
         """Version -> its rounds, ascending; the newest run that is no version yet stands under the number it is to get."""
-        runs = {row["run"]: row[""] for row in self._metastore.list("training_info", _key(name))}
+        return self._steadily(lambda: self._rounds(name))
+
+    def _rounds(self, name: Name) -> list[tuple[int, list[RoundInfo]]]:
+        runs = {row["run"]: row[""] for row in self._metastore.partitions("training_info", _key(name))}
         numbers = self.numbers(name)
         named = {str(self._row(location)["run"]): number for number, location in numbers.items()}
         open_runs = sorted(run for run in runs if run not in named)[-1:]  # a run's id begins with its start
@@ -262,43 +375,50 @@ class Catalog:
         return sorted((one for one in shown if name.version in (None, one[0])), key=lambda one: one[0])
 
     def _read_rounds(self, location: str) -> list[RoundInfo]:
-        return [RoundInfo(**row) for row in _from_parquet(self.files.read(f"{location}/{_ROWS}"))]
+        return [RoundInfo(**row) for row in from_parquet(self.files.read(f"{location}/{_ROWS}"))]
 
     def drop_run(self, name: Name, run: str) -> None:
         """Takes a run's rounds away."""
-        key = {**_key(name), "run": run}
-        for row in self._metastore.list("training_info", key):
-            self._metastore.drop("training_info", key)
-            self.files.delete(row[""])
+        self._take("training_info", {**_key(name), "run": run})
 
     # What crashes left
 
     def vacuum(self, retain_hours: float) -> list[str]:
-        """Removes files that no partition points to and runs that became no version, all older than `retain_hours`; gives what went."""
+        """Removes files that no partition points to and runs that became no version, all older than `retain_hours`; gives what went.
+
+        Raises:
+            OptionError: less than an hour, in which a training that runs may have written what it is about to commit.
+        """
+        if not retain_hours >= _SHORTEST_RETENTION:
+            expected = f"it takes a number of at least {_SHORTEST_RETENTION:g}: younger files may belong to a training that runs."
+            raise error("DLSQL_OPTION_VALUE", option="retain_hours", value=f"{retain_hours:g}", expected=expected)
         before = time.time() - retain_hours * 3600
         root, kept, runs = self._root(), set[str](), set[str]()
-        for row in self._metastore.list("models", {}):
+        for row in self._metastore.partitions("models", {}):
             version = self._row(row[""])
-            kept |= {row[""], version["uri"]}
+            kept |= {_bare(row[""]), _bare(version["uri"])}
             runs.add(version["run"])
-        kept |= {row[""] for row in self._metastore.list("aliases", {})}
-        for row in self._metastore.list("training_info", {}):
+        kept |= {_bare(row[""]) for row in self._metastore.partitions("aliases", {})}
+        for row in self._metastore.partitions("training_info", {}):
             if row["run"] in runs or self._modified(row[""]) >= before:
-                kept.add(row[""])
+                kept.add(_bare(row[""]))
             else:
                 self._metastore.drop("training_info", _partition(row))
-        gone = []
-        for room in (*_TABLES, "artifacts"):
-            for namespace, _ in self.files.list(f"{root}/{room}"):
-                for model, _ in self.files.list(namespace):
-                    gone += [path for path, modified in self.files.list(model) if modified < before and not _among(path, kept)]
-        gone += [path for path, modified in self.files.list(f"{root}/checkpoints") if modified < before]
+        rooms = [
+            model
+            for room in (*TABLES, "artifacts")
+            for space, _ in self.files.list(f"{root}/{room}")
+            for model, _ in self.files.list(space)
+        ]
+        found = [path for room in (*rooms, f"{root}/checkpoints") for path, _ in self.files.list(room)]
+        gone = [path for path in found if _bare(path) not in kept and self._modified(path) < before]
         for path in gone:
             self.files.delete(path)
         return gone
 
-    def _modified(self, location: str) -> float:
-        return max((at for _, at in self.files.list(location)), default=0.0)
+    def _modified(self, folder: str) -> float:
+        """The second its youngest file was written: not every store has times for folders."""
+        return max((at for _, at in self.files.list(folder)), default=0.0)
 
 
 _ROWS = "rows.parquet"
@@ -321,12 +441,29 @@ def _key(name: Name) -> dict[str, str]:
     return {"namespace": str(name.namespace), "model": name.model}
 
 
+def _named(row: Mapping[str, str]) -> Name:
+    return Name(row["namespace"], row["model"])
+
+
+def _check_fits(key: Mapping[str, str]) -> None:
+    """Raises StatementSyntaxError for names that are longer than the columns of a Hive metastore's own tables."""
+    for value in key.values():
+        if len(value) > _LONGEST:
+            raise error("DLSQL_NAME_TOO_LONG", name=f"{value[:40]}...", length=len(value), most=_LONGEST)
+    partition = "/".join(f"{column}={_ESCAPED_BY_HIVE.sub('%xx', value)}" for column, value in key.items())
+    if len(partition) > _LONGEST_PARTITION:
+        raise error("DLSQL_NAME_TOO_LONG", name=f"{partition[:40]}...", length=len(partition), most=_LONGEST_PARTITION)
+
+
+_ESCAPED_BY_HIVE = re.compile(r"""[\x00-\x1f\x7f"#%'*/:=?\\{\[\]^]""")
+
+
 def _partition(row: Mapping[str, str]) -> dict[str, str]:
     return {column: value for column, value in row.items() if column}
 
 
 def _without_key(version: Version) -> dict[str, Any]:
-    return {name: getattr(version, name) for name in _MODEL_ROW.names}
+    return {name: getattr(version, name) for name in MODELS.names}
 
 
 def _folder(name: str) -> str:
@@ -339,24 +476,10 @@ def _folder(name: str) -> str:
     return plain if plain == name else f"{plain[:64]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def _among(path: str, kept: set[str]) -> bool:
-    """Whether a path is one of these, however its scheme is written (file:/x, file:///x, /x)."""
-    bare = re.sub(r"^file:/*", "/", path)
-    return any(re.sub(r"^file:/*", "/", one) == bare for one in kept)
+def _bare(path: str) -> str:
+    """A path without the ways to write its scheme.
 
-
-def _to_parquet(schema: pa.Schema, rows: list[dict[str, Any]]) -> bytes:
-    columns = {field.name: [_maps(row[field.name]) for row in rows] for field in schema}
-    sink = io.BytesIO()
-    pq.write_table(pa.table(columns, schema=schema), sink)
-    return sink.getvalue()
-
-
-def _maps(value: Any) -> Any:
-    return list(value.items()) if isinstance(value, Mapping) else value
-
-
-def _from_parquet(data: bytes) -> list[dict[str, Any]]:
-    table = pq.read_table(io.BytesIO(data))
-    maps = [field.name for field in table.schema if pa.types.is_map(field.type)]
-    return [{**row, **{name: dict(row[name]) for name in maps}} for row in table.to_pylist()]
+    >>> _bare("file:///x/y") == _bare("file:/x/y") == _bare("/x/y")
+    True
+    """
+    return re.sub(r"^file:/*", "/", path)

@@ -25,7 +25,7 @@ from dlsql.errors import DataError, DlsqlError, error
 from dlsql.functions import MODEL_ROW, VERSION_ROW, local, model_rows, version_rows
 from dlsql.model import Field, RoundInfo, Version, ddl
 from dlsql.options import Settings
-from dlsql.parser import render
+from dlsql.parser import parse, render
 from dlsql.progress import bar
 from dlsql.statements import (
     CreateModel,
@@ -80,7 +80,7 @@ def _create(client: Client, statement: CreateModel) -> DataFrame:
     catalog = client.catalog
     statement = _supported(replace(statement, name=catalog.qualified(statement.name)))
     settings = options.read(statement.options)
-    catalog.check_namespace(statement.name)
+    catalog.check_name(statement.name)
     if catalog.numbers(statement.name):
         if statement.if_not_exists:
             return local(client.spark, _CREATED, [_created_row(catalog.find(statement.name))])
@@ -163,8 +163,7 @@ def _train(client: Client, statement: CreateModel, settings: Settings, frame: Da
             catalog.files.write(f"{uri}/{file}", data)
         version = catalog.register(_version(client, statement, settings, frame, trained, run_id, uri))
     except BaseException as e:
-        for clean in (lambda: catalog.drop_run(name, run_id), lambda: catalog.files.delete(uri)):
-            _quietly(clean)
+        _quietly(lambda: _undo(catalog, name, run_id, uri))
         if isinstance(e, DataError):  # going on from where it diverged would diverge again
             for path in checkpoints:
                 _quietly(partial(catalog.files.delete, path))
@@ -174,6 +173,13 @@ def _train(client: Client, statement: CreateModel, settings: Settings, frame: Da
     catalog.unset_alias(name, DEFAULT)  # the new version is the default
     _quietly(lambda: catalog.files.delete(trained.checkpoints))
     return version
+
+
+def _undo(catalog: Catalog, name: Name, run_id: str, uri: str) -> None:
+    """Removes what a run wrote, unless it became a version: an answer that was lost may have been a yes."""
+    if not catalog.is_registered(name, run_id):
+        for clean in (lambda: catalog.drop_run(name, run_id), lambda: catalog.files.delete(uri)):
+            _quietly(clean)
 
 
 def _quietly(clean: Callable[[], None]) -> None:
@@ -198,7 +204,8 @@ def _version(
         bytes=sum(map(len, trained.files.values())), parameters=trained.parameters, inputs=ddl(trained.signature.inputs),
         outputs=ddl((answer,)), options={key: json.dumps(value, ensure_ascii=False) for key, value in statement.options},
         statement=render(statement), query=str(statement.query), tables=client.bridge.tables_read(frame), seed=settings.seed,
-        rows_trained=trained.rows, loss=trained.loss, metrics=trained.metrics, seconds=trained.seconds, libraries={one: library_version(one) for one in _LIBRARIES},
+        rows_trained=trained.rows, loss=trained.loss, metrics=trained.metrics, seconds=trained.seconds,
+        libraries={one: library_version(one) for one in _LIBRARIES},
         owner=client.catalog.user() or getpass.getuser(), created_at=datetime.now(UTC), comment=statement.comment or "",
     )  # fmt: skip
 
@@ -209,7 +216,7 @@ _EXPLAINED = pa.schema([("part", pa.string()), ("name", pa.string()), ("detail",
 def _explain(client: Client, statement: ExplainCreateModel) -> DataFrame:
     create = _supported(replace(statement.create, name=client.catalog.qualified(statement.create.name)))
     settings = options.read(create.options)
-    client.catalog.check_namespace(create.name)
+    client.catalog.check_name(create.name)
     start = _start(client.catalog, create.name, settings)
     frame = _query(client.spark, str(create.query))
     job = training.Job(f"train {create.name}", settings, start, client.catalog.files, str, lambda rounds: None)
@@ -292,7 +299,7 @@ def _rename(client: Client, statement: RenameModel) -> DataFrame:
     name = catalog.qualified(statement.name)
     new = replace(statement.new_name, namespace=statement.new_name.namespace or name.namespace)
     catalog.find(name)
-    catalog.check_namespace(new)
+    catalog.check_name(new)
     if catalog.numbers(new):
         raise error("DLSQL_MODEL_EXISTS", name=f"{new.namespace}.{new.model}")
     catalog.rename(name, new)
@@ -315,7 +322,7 @@ def _drop(client: Client, statement: DropModel) -> DataFrame:
 def _show_models(client: Client, statement: ShowModels) -> DataFrame:
     catalog = client.catalog
     namespace = statement.namespace or client.spark.catalog.currentDatabase()
-    catalog.check_namespace(Name(namespace, ""))
+    catalog.check_name(Name(namespace, ""))
     shown = [one for one in catalog.models(namespace) if statement.pattern is None or _like(statement.pattern, one.model)]
     return local(client.spark, MODEL_ROW, model_rows(shown))
 
@@ -335,8 +342,12 @@ def _show_versions(client: Client, statement: ShowVersions) -> DataFrame:
 
 
 def _show_create(client: Client, statement: ShowCreateModel) -> DataFrame:
+    """The statement that made it, under the name and with the comment that it has now."""
     version = client.catalog.find(client.catalog.qualified(statement.name))
-    return local(client.spark, pa.schema([("createmodel_stmt", pa.string())]), [{"createmodel_stmt": version.statement}])
+    written = parse(version.statement)
+    assert isinstance(written, CreateModel)
+    shown = render(replace(written, name=Name(version.namespace, version.model), comment=version.comment or None))
+    return local(client.spark, pa.schema([("createmodel_stmt", pa.string())]), [{"createmodel_stmt": shown}])
 
 
 _DESCRIBED = pa.schema([("col_name", pa.string()), ("data_type", pa.string()), ("comment", pa.string())])

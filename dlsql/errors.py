@@ -84,6 +84,7 @@ _SQLSTATES: dict[type[DlsqlError], str] = {
 
 CONDITIONS: dict[str, tuple[type[DlsqlError], str]] = {
     "DLSQL_SYNTAX": (StatementSyntaxError, "{problem} at line {line}, column {column}.{hint}"),
+    "DLSQL_NAME_TOO_LONG": (StatementSyntaxError, "`{name}` has {length} characters; the metastore keeps {most} at most."),
     "DLSQL_MODEL_NOT_FOUND": (NotFoundError, "Model `{name}` is not registered.{hint}"),
     "DLSQL_VERSION_NOT_FOUND": (NotFoundError, "Model `{name}` has no version {version}. It has: {versions}."),
     "DLSQL_ALIAS_NOT_FOUND": (NotFoundError, "Model `{name}` has no alias `{alias}`.{hint}"),

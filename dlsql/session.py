@@ -16,7 +16,7 @@ from pyspark.sql import SparkSession
 import udfs
 from dlsql import functions
 from dlsql.bridge import Bridge, Question
-from dlsql.catalog import Catalog
+from dlsql.catalog import Catalog, Memory
 from dlsql.errors import error
 from dlsql.parser import parse
 from dlsql.rewrite import rewrite
@@ -123,7 +123,7 @@ class _Language:
         _check_workers(spark)
         self.bridge = Bridge(spark, self.answer)
         self.bindings = functions.Bindings(self.bridge)
-        self.rows: dict[str, Any] = {}
+        self.memory = Memory()
         self.bridge.install(spark, functions.SCALARS, functions.TABLES)
 
     def answer(self, spark: SparkSession, question: Question) -> Any:
@@ -132,7 +132,7 @@ class _Language:
 
     def catalog(self, spark: SparkSession) -> Catalog:
         """The catalog as a session sees it."""
-        return Catalog(self.bridge, spark, self.rows)
+        return Catalog(self.bridge, spark, self.memory)
 
     def parse(self, spark: SparkSession, question: Question) -> Any:
         """True for a statement of ours, another text for one with our functions in another system's spelling, None for Spark's own."""

@@ -24,6 +24,7 @@ FLOORS = {
     "functions": 4,
     "catalog": 5,
     "model": 5,
+    "tables": 5,
     "training": 6,
     "inference": 6,
     "formats": 6,

@@ -1,19 +1,26 @@
 package dlsql;
 
 import java.util.ArrayList;
+import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import org.apache.spark.sql.SparkSession;
+import org.apache.spark.sql.catalyst.analysis.NoSuchDatabaseException;
 import org.apache.spark.sql.catalyst.analysis.NoSuchPartitionsException;
+import org.apache.spark.sql.catalyst.analysis.NoSuchTableException;
 import org.apache.spark.sql.catalyst.analysis.PartitionsAlreadyExistException;
+import org.apache.spark.sql.catalyst.catalog.CatalogDatabase;
 import org.apache.spark.sql.catalyst.catalog.CatalogStorageFormat;
 import org.apache.spark.sql.catalyst.catalog.CatalogTable;
 import org.apache.spark.sql.catalyst.catalog.CatalogTablePartition;
 import org.apache.spark.sql.catalyst.catalog.ExternalCatalog;
+import org.apache.spark.sql.execution.datasources.PartitioningUtils;
 import scala.Option;
+import scala.jdk.javaapi.CollectionConverters;
 
-/** Partitions of metastore tables, one call each way: the catalog looks them up while queries are analysed. */
+/** Partitions of metastore tables, one call each way, in JSON: the catalog looks them up while queries are analysed. */
 public class Metastore {
+  private static final String REVISION = "dlsql.revision";
   private final ExternalCatalog catalog;
   private final String database;
 
@@ -22,31 +29,79 @@ public class Metastore {
     this.database = database;
   }
 
-  private static scala.collection.immutable.Map spec(Map values) {
-    return (scala.collection.immutable.Map) scala.collection.immutable.Map$.MODULE$.from(scala.jdk.javaapi.CollectionConverters.asScala(values));
+  private static scala.collection.immutable.Map immutable(Map values) {
+    return (scala.collection.immutable.Map) scala.collection.immutable.Map$.MODULE$.from(CollectionConverters.asScala(values));
   }
 
-  /** The partitions that agree with `values`, as JSON: [{"<column>": value, ..., "": location}, ...]; none where there is no such table. */
-  public String list(String table, Map values) throws Exception {
-    List found = new ArrayList();
-    if (!catalog.tableExists(database, table)) return "[]";
-    for (Object one : Functions.unlist(catalog.listPartitions(database, table, Option.apply(spec(values))).toList())) {
-      CatalogTablePartition partition = (CatalogTablePartition) one;
-      Map row = new java.util.HashMap(scala.jdk.javaapi.CollectionConverters.asJava(partition.spec()));
-      row.put("", partition.storage().locationUri().get().toString());
-      found.add(row);
+  private static scala.collection.immutable.Map spec(String values) {
+    return immutable((Map) Language.Python.read(values, Map.class));
+  }
+
+  private static String json(Object value) throws Exception {
+    return new com.fasterxml.jackson.databind.ObjectMapper().writeValueAsString(value);
+  }
+
+  /** What the last change of the catalog left, null where there is none: a property of the database, the cheapest thing to ask a metastore. */
+  public String revision() throws Exception {
+    try {
+      return (String) CollectionConverters.asJava(catalog.getDatabase(database).properties()).get(REVISION);
+    } catch (Exception e) {
+      if (e instanceof NoSuchDatabaseException) return null;
+      throw e;
     }
-    return new com.fasterxml.jackson.databind.ObjectMapper().writeValueAsString(found);
   }
 
-  private CatalogTablePartition partition(String table, Map values, String location) {
+  public void revise(String revision) {
+    CatalogDatabase old = catalog.getDatabase(database);
+    Map properties = new HashMap(CollectionConverters.asJava(old.properties()));
+    properties.put(REVISION, revision);
+    catalog.alterDatabase(new CatalogDatabase(old.name(), old.description(), old.locationUri(), immutable(properties)));
+  }
+
+  public boolean exists(String table) {
+    return catalog.tableExists(database, table);
+  }
+
+  /** The partitions that agree with `values`: [{"<column>": value, ..., "": location}, ...]; none where there is no such table. */
+  public String partitions(String table, String values) throws Exception {
+    List found = new ArrayList();
+    try {
+      for (Object one : Functions.unlist(catalog.listPartitions(database, table, Option.apply(spec(values))).toList())) {
+        CatalogTablePartition partition = (CatalogTablePartition) one;
+        Map row = new HashMap(CollectionConverters.asJava(partition.spec()));
+        row.put("", partition.storage().locationUri().get().toString());
+        found.add(row);
+      }
+    } catch (Exception e) {
+      if (!isMissing(e)) throw e;
+    }
+    return json(found);
+  }
+
+  /** As `partitions` without the locations, which cost the metastore far more than the names. */
+  public String names(String table, String values) throws Exception {
+    List found = new ArrayList();
+    try {
+      for (Object name : Functions.unlist(catalog.listPartitionNames(database, table, Option.apply(spec(values))).toList())) {
+        found.add(new HashMap(CollectionConverters.asJava(PartitioningUtils.parsePathFragment((String) name))));
+      }
+    } catch (Exception e) {
+      if (!isMissing(e)) throw e;
+    }
+    return json(found);
+  }
+
+  private static boolean isMissing(Exception e) {
+    return e instanceof NoSuchTableException || e instanceof NoSuchDatabaseException;
+  }
+
+  private CatalogTablePartition partition(String table, String values, String location) {
     CatalogTable owner = catalog.getTable(database, table);
     CatalogStorageFormat old = owner.storage();
     Option uri = Option.apply(new org.apache.hadoop.fs.Path(location).toUri());
     CatalogStorageFormat storage = new CatalogStorageFormat(uri, old.inputFormat(), old.outputFormat(), old.serde(), old.compressed(), old.properties(), old.serdeName());
     long now = System.currentTimeMillis();
-    scala.collection.immutable.Map none = (scala.collection.immutable.Map) scala.collection.immutable.Map$.MODULE$.empty();
-    return new CatalogTablePartition(spec(values), storage, none, now, -1L, Option.empty());
+    return new CatalogTablePartition(spec(values), storage, immutable(new HashMap()), now, -1L, Option.empty());
   }
 
   private static scala.collection.immutable.Seq one(Object value) {
@@ -56,14 +111,13 @@ public class Metastore {
   }
 
   /** Adds a partition; false if the metastore has it already. This is where a version is committed. */
-  public boolean add(String table, Map values, String location) {
+  public boolean add(String table, String values, String location) throws Exception {
     try {
       catalog.createPartitions(database, table, one(partition(table, values, location)), false);
       return true;
     } catch (Exception e) {
       if (alreadyExists(e)) return false;
-      org.apache.spark.unsafe.Platform.throwException(e);
-      return false;
+      throw e;
     }
   }
 
@@ -75,12 +129,12 @@ public class Metastore {
   }
 
   /** Points a partition to another location, in one step. */
-  public void move(String table, Map values, String location) {
+  public void move(String table, String values, String location) {
     catalog.alterPartitions(database, table, one(partition(table, values, location)));
   }
 
   /** Takes a partition away and leaves its files; false if there is none. */
-  public boolean drop(String table, Map values) throws Exception {
+  public boolean drop(String table, String values) throws Exception {
     try {
       catalog.dropPartitions(database, table, one(spec(values)), false, false, true);
       return true;
