@@ -17,8 +17,7 @@ the nearest known name before any job starts. Lists are `[1, 2]` or `ARRAY(1, 2)
 def options_page() -> str:
     """The page as Markdown."""
     rows = [
-        f"| `{one.name}` | {_cell(one.check.says)} | {_default(one.default)} | {_kinds(one.kinds)} | {_cell(one.doc)} |"
-        for one in OPTIONS
+        f"| `{one.name}` | {_cell(one.check.says)} | {_default(one.default)} | {_kinds(one.kinds)} | {_cell(one.doc)} |" for one in OPTIONS
     ]
     return _HEAD + "\n".join(rows) + "\n"
 

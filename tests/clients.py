@@ -8,6 +8,7 @@ import re
 import select
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -76,7 +77,10 @@ def _without_udfs(folder: Path) -> dict[str, str]:
     (folder / "path").mkdir()
     strip = f"import sys\nif 'pyspark.daemon' in sys.orig_argv:\n    sys.path[:] = [one for one in sys.path if one != {str(ROOT)!r}]\n"
     (folder / "path" / "sitecustomize.py").write_text(strip)
-    return {**os.environ, "PYTHONPATH": str(folder / "path"), "PYSPARK_PYTHON": sys.executable}
+    env = {**os.environ, "PYTHONPATH": str(folder / "path"), "PYSPARK_PYTHON": sys.executable}
+    look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('udfs') is not None)"
+    assert subprocess.run([sys.executable, "-c", look, "pyspark.daemon"], cwd=folder, env=env).returncode == 0
+    return env
 
 
 def _first_lines(process: subprocess.Popen[bytes], count: int) -> list[str]:
@@ -179,8 +183,16 @@ def beeline(server: Server, statements: Sequence[str]) -> list[Answer]:
     home = str(Path(pyspark.__file__).parent)
     script = "".join(f"{_MARK.format(number)};\n{sql};\n" for number, sql in enumerate(statements))
     command = [f"{home}/bin/beeline", "--outputformat=csv2", "--force=true", "--nullemptystring=false", "-u", f"jdbc:hive2://{server.jdbc}"]
-    env = {**os.environ, "SPARK_HOME": home, "SPARK_BEELINE_OPTS": "-Ddisable.quoting.for.sv=false -Dfile.encoding=UTF-8", "LC_ALL": "C.UTF-8"}
-    done = subprocess.run([*command, "-f", "/dev/stdin"], input=script, capture_output=True, text=True, env=env, timeout=280)
+    env = {
+        **os.environ,
+        "SPARK_HOME": home,
+        "SPARK_BEELINE_OPTS": "-Ddisable.quoting.for.sv=false -Dfile.encoding=UTF-8",
+        "LC_ALL": "C.UTF-8",
+    }
+    with tempfile.NamedTemporaryFile("w", suffix=".sql") as file:
+        file.write(script)
+        file.flush()
+        done = subprocess.run([*command, "-f", file.name], capture_output=True, text=True, env=env, timeout=280)
     prompts = re.compile(r"^(?:(?:\d+: jdbc:hive2://\S+?|(?:\. )+\.?)> ?)+", re.MULTILINE)
     pieces = re.split(r"^marker\nstatement (?=\d+\n)", prompts.sub("", done.stdout), flags=re.MULTILINE)[1:]
     errors = iter(re.findall(r"^Error: (.*?)(?=\n\tat )", done.stderr, re.MULTILINE | re.DOTALL))

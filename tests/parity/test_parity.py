@@ -80,7 +80,9 @@ def test_every_client_gives_the_same(answers: Callable[[str], dict[str, Answer]]
     expected = answers("spark")[case.name]
     wanted = chosen(expected, case.of) if case.rows is None else case.rows
     mine = [tuple(named(value, database_of("spark"), database) for value in row) for row in wanted]
-    assert [tuple(like(*pair) for pair in zip(row, other, strict=True)) for row, other in zip(chosen(answer, case.of), mine, strict=True)] == mine
+    assert [
+        tuple(like(*pair) for pair in zip(row, other, strict=True)) for row, other in zip(chosen(answer, case.of), mine, strict=True)
+    ] == mine
 
 
 def chosen(answer: Answer, columns: tuple[str, ...]) -> list[tuple[Any, ...]]:

@@ -1,0 +1,170 @@
+"""`dlsql serve`: connections at once, what is private to one and what is not, types, errors and the end of a statement."""
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from tests.clients import Answer, PyHive, Server, connect, jdbc
+
+pytestmark = pytest.mark.jdbc
+
+CREATE = "CREATE MODEL {} OPTIONS (model_type = 'linear_regressor', input_label_cols = ['y'], max_iterations = {}, early_stop = false) AS SELECT x, y FROM points"
+
+
+@pytest.fixture(scope="module")
+def hive(server: Server) -> Iterator[PyHive]:
+    """A connection, in a database with a table of 60 points and a model of them, `line`."""
+    with closing(PyHive(server, "ann")) as made:
+        for sql in (
+            "CREATE DATABASE served",
+            "USE served",
+            "CREATE TABLE points AS SELECT id AS x, id * 2D AS y, id > 30 AS far FROM range(60)",
+            CREATE.format("line", 1),
+            "CREATE MODEL far OPTIONS (model_type = 'logistic_classifier', input_label_cols = ['far'], max_iterations = 1) AS SELECT x, far FROM points",
+        ):
+            assert made.run(sql).error is None
+        yield made
+
+
+def rows(answer: Answer) -> list[tuple[Any, ...]]:
+    assert answer.error is None
+    return answer.rows
+
+
+def until(true: Callable[[], bool], seconds: float = 100) -> None:
+    """Waits for a condition."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it never came true"
+
+
+def test_types_of_answers_stand_in_the_metadata_of_jdbc(hive: PyHive, server: Server) -> None:
+    with closing(jdbc(server)) as client:
+        client.run("USE served")
+        answer = client.run(
+            "SELECT PREDICT('line', x) AS a, PREDICT('far', x) AS b, PREDICT_PROBA('far', x) AS c, ML_PREDICT('far', x) AS d FROM points LIMIT 1"
+        )
+        assert (answer.columns, answer.types) == (("a", "b", "c", "d"), ("double", "boolean", "map", "struct"))
+        answer = client.run("SHOW VERSIONS IN MODEL line")
+        assert answer.types == (
+            "int",
+            "boolean",
+            "array",
+            "string",
+            "string",
+            "bigint",
+            "double",
+            "map",
+            "timestamp",
+            "string",
+            "string",
+            "string",
+        )
+
+
+def test_view_of_one_client_is_read_by_the_others(hive: PyHive, server: Server) -> None:
+    with closing(connect(server)) as client:
+        client.run("USE served")
+        rows(client.run("CREATE VIEW guesses AS SELECT x, PREDICT('line', x) AS guess FROM points"))
+        seen = rows(client.run("SELECT * FROM guesses ORDER BY x"))
+    assert len(seen) == 60
+    assert rows(hive.run("SELECT * FROM guesses ORDER BY x")) == seen
+    with closing(jdbc(server)) as client:  # in another current database: the view keeps the model that it was made with
+        assert [tuple(row) for row in rows(client.run("SELECT * FROM served.guesses ORDER BY x"))] == seen
+
+
+def test_connections_at_once_do_not_disturb_each_other(hive: PyHive, server: Server) -> None:
+    def train(name: str) -> list[tuple[Any, ...]]:
+        with closing(PyHive(server)) as client:
+            client.run(f"CREATE DATABASE {name}")
+            client.run(f"USE {name}")
+            rows(client.run("CREATE TABLE points AS SELECT id AS x, id * 2D AS y FROM range(60)"))
+            rows(client.run(CREATE.format("own", 2)))
+            return rows(client.run("SELECT model, current_database() FROM ML_MODELS() WHERE namespace = current_database()"))
+
+    def predict(number: int) -> list[tuple[Any, ...]]:
+        with closing(PyHive(server)) as client:
+            client.run("USE served")
+            found = [rows(client.run(f"SELECT x, PREDICT('line', x) > 0 AS p, {number} AS n FROM points WHERE x = {x}")) for x in range(3)]
+            return [row for one in found for row in one]
+
+    with ThreadPoolExecutor(4) as threads:
+        trained = [threads.submit(train, name) for name in ("left", "right")]
+        predicted = [threads.submit(predict, number) for number in range(2)]
+        assert [one.result() for one in trained] == [[("own", "left")], [("own", "right")]]
+        assert [[(x, n) for x, _, n in one.result()] for one in predicted] == [[(x, n) for x in range(3)] for n in range(2)]
+
+
+def test_temporary_views_settings_and_the_current_database_are_private(hive: PyHive, server: Server) -> None:
+    rows(hive.run("CREATE TEMPORARY VIEW mine AS SELECT PREDICT('line', 1L) AS guess"))
+    rows(hive.run("SET spark.sql.ansi.enabled = false"))
+    with closing(PyHive(server)) as other, closing(connect(server)) as another:
+        for client in (other, another):
+            assert "[TABLE_OR_VIEW_NOT_FOUND]" in str(client.run("SELECT * FROM mine").error)
+            assert rows(client.run("SELECT current_database()")) == [("default",)]
+            assert "[DIVIDE_BY_ZERO]" in str(client.run("SELECT 1 / 0").error)
+    assert len(rows(hive.run("SELECT guess FROM mine"))) == 1
+    assert rows(hive.run("SELECT 1 / 0")) == [(None,)]
+    rows(hive.run("RESET spark.sql.ansi.enabled"))
+
+
+def test_errors_carry_their_sqlstate(hive: PyHive) -> None:
+    cursor = hive.connection.cursor()
+    with pytest.raises(Exception) as raised:
+        cursor.execute("SELECT PREDICT('lin', 1)")
+    status = raised.value.args[0].status
+    assert status.sqlState == "42704"
+    assert (
+        "[DLSQL_MODEL_NOT_FOUND] Model `served.lin` is not registered. Did you mean `served.line`? SQLSTATE: 42704" in status.errorMessage
+    )
+
+
+def test_connection_goes_on_after_an_error(hive: PyHive) -> None:
+    assert "SQLSTATE: 42601" in str(hive.run("CREATE MODEL line OPTIONS").error)
+    assert rows(hive.run("SELECT 1")) == [(1,)]
+
+
+def test_a_model_belongs_to_who_made_it(hive: PyHive) -> None:
+    assert rows(hive.run("SELECT owner FROM ML_MODELS() WHERE namespace = 'served' AND model = 'line'")) == [("ann",)]
+
+
+def test_cancelled_training_leaves_nothing(hive: PyHive, server: Server) -> None:
+    """Its rounds are seen from another connection while it runs; cancelling ends it, and no version stays."""
+    with closing(PyHive(server)) as other:
+        other.run("USE served")
+        cursor = other.connection.cursor()
+        cursor.execute(CREATE.format("endless", 100000), async_=True)
+        until(lambda: bool(hive.run("SELECT round FROM ML_TRAINING_INFO('endless')").rows))
+        cursor.cancel()
+        until(lambda: not hive.run("SELECT round FROM ML_TRAINING_INFO('endless')").rows)
+        assert rows(hive.run("SHOW MODELS LIKE 'endless'")) == []
+
+
+def serve(*arguments: str) -> tuple[int, str, str]:
+    done = subprocess.run([sys.executable, "-m", "dlsql", "serve", *arguments], capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_taken_port_is_told_before_spark_starts() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        text = "[DLSQL_ENVIRONMENT] Cannot listen on port {} of 127.0.0.1: Address already in use. Stop what listens there, or choose another with {}. SQLSTATE: 0A000\n"
+        assert serve("--port", str(port)) == (1, "", text.format(port, "--port"))
+        assert serve("--port", "0", "--connect-port", str(port)) == (1, "", text.format(port, "--connect-port"))
+
+
+def test_warehouse_of_another_process_is_told_before_spark_starts(server: Server) -> None:
+    folder = str(server.process.args[server.process.args.index("--warehouse") + 1])  # type: ignore[index, union-attr]
+    code, out, err = serve("--port", "0", "--connect-port", "0", "--warehouse", folder)
+    assert (code, out) == (1, "")
+    assert err == (
+        f"[DLSQL_ENVIRONMENT] Another process works in {folder}. "
+        "Talk to it if it is a server (dlsql sql --remote sc://127.0.0.1:15002), or take another warehouse. SQLSTATE: 0A000\n"
+    )
