@@ -234,7 +234,7 @@ def test_errors_come_at_analysis_and_say_what_to_do(spark: SparkSession, shop: s
 
 
 @pytest.mark.parametrize(
-    "text", ["SELECT model, ml FROM t WHERE", "SELECT 'PREDICT(MODEL x)' AS model FROM", "CREATE MODELS x", "SHOW MODEL"]
+    "text", ["SELECT model, ml FROM t WHERE a =", "SELECT 'PREDICT(MODEL x)' AS model FROM", "CREATE MODELS x", "SHOW MODELLS"]
 )
 def test_spark_keeps_its_own_words_and_positions(spark: SparkSession, text: str) -> None:
     with pytest.raises(AnalysisException) as raised:
