@@ -136,6 +136,10 @@ class Bridge:
         """Where a database keeps its tables."""
         return str(spark._jsparkSession.sharedState().externalCatalog().getDatabase(database).locationUri().toString())
 
+    def user(self) -> str:
+        """Whom a statement runs for, as current_user() tells: a JDBC connection has its own."""
+        return str(self._jvm.org.apache.spark.sql.catalyst.CurrentUserContext.getCurrentUser())
+
     def tables_read(self, frame: DataFrame) -> tuple[str, ...]:
         """The tables that a query reads, by full name."""
         plan = frame._jdf.queryExecution().analyzed().collectLeaves().iterator()

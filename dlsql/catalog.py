@@ -72,8 +72,8 @@ class Memory:
 class Catalog:
     """The catalog of one metastore, as one session sees it."""
 
-    def __init__(self, bridge: Bridge, spark: SparkSession, memory: Memory) -> None:
-        self._bridge, self._spark, self._memory = bridge, spark, memory
+    def __init__(self, bridge: Bridge, spark: SparkSession, memory: Memory, namespace: str | None = None) -> None:
+        self._bridge, self._spark, self._memory, self._namespace = bridge, spark, memory, namespace
         self.database = spark.conf.get("spark.dlsql.catalog.database", "dlsql") or "dlsql"
         self._metastore = bridge.metastore(spark, self.database)
         self.files = bridge.files()
@@ -81,8 +81,8 @@ class Catalog:
     # Names
 
     def qualified(self, name: Name) -> Name:
-        """A name with its namespace: the session's current database where none is given."""
-        return dataclasses.replace(name, namespace=name.namespace or self._spark.catalog.currentDatabase())
+        """A name with its namespace: where none is given that of the view that holds the name, else the session's current database."""
+        return dataclasses.replace(name, namespace=name.namespace or self._namespace or self._spark.catalog.currentDatabase())
 
     def check_name(self, name: Name) -> None:
         """Raises NotFoundError where a qualified name's database does not exist, StatementSyntaxError where the name is too long."""
@@ -349,7 +349,7 @@ class Catalog:
 
     def user(self) -> str:
         """Who runs this session."""
-        return str(self._spark.sparkContext.sparkUser())
+        return self._bridge.user()
 
     # Training rounds
 

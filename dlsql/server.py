@@ -20,6 +20,7 @@ _THRIFT_PORT = "spark.hadoop.hive.server2.thrift.port"
 _CONNECT_HOST = "spark.connect.grpc.binding.address"
 _CONNECT_PORT = "spark.connect.grpc.binding.port"
 _ADDRESSES = {_THRIFT_HOST: "127.0.0.1", _THRIFT_PORT: "10000", _CONNECT_HOST: "127.0.0.1", _CONNECT_PORT: "15002"}
+_ISOLATION = "spark.sql.artifact.isolation.enabled"
 _SECONDS_BETWEEN_LOOKS = 1.0  # at whether Spark is still there
 
 
@@ -60,7 +61,7 @@ def serve(
         defaults = {
             "spark.scheduler.mode": "FAIR",
             "spark.scheduler.allocation.file": pools.as_uri(),
-            "spark.sql.artifact.isolation.enabled": "true",  # as Spark's own server has it: a client's files are its own
+            _ISOLATION: "true",  # as Spark's own server has it: a Connect client's files are its own
         }
         spark = session(warehouse, master=master, name="dlsql server", conf={**defaults, **settings})
         with _told_to_end() as end:
@@ -84,7 +85,7 @@ def _endpoints(spark: SparkSession, settings: Mapping[str, str]) -> Iterator[lis
     """Both servers, running. They make their clients' sessions from the session that they get, which has the language."""
     jvm: Any = spark._jvm
     service = jvm.org.apache.spark.sql.connect.service.SparkConnectService
-    thrift = jvm.org.apache.spark.sql.hive.thriftserver.HiveThriftServer2.startWithContext(spark.newSession()._jsparkSession.sqlContext())
+    thrift = jvm.org.apache.spark.sql.hive.thriftserver.HiveThriftServer2.startWithContext(_sharing(spark).sqlContext())
     try:
         service.start(spark._jsparkSession.sparkContext())
         nothing = jvm.scala.Option.empty()
@@ -97,6 +98,19 @@ def _endpoints(spark: SparkSession, settings: Mapping[str, str]) -> Iterator[lis
             service.stop(nothing, nothing)
     finally:
         thrift.stop()
+
+
+def _sharing(spark: SparkSession) -> Any:
+    """A session for JDBC: its files, and so its Python workers, which hold models in memory, are shared by all connections.
+
+    As `newSession` makes it, but for a setting that counts only when a session is made.
+    """
+    jvm: Any = spark._jvm
+    base, some = spark._jsparkSession, jvm.scala.Option.apply
+    options = base.initialSessionOptions().updated(_ISOLATION, "false")
+    none = jvm.scala.Option.empty()
+    tags = options.empty()  # of jobs
+    return jvm.org.apache.spark.sql.classic.SparkSession(base.sparkContext(), some(base.sharedState()), none, base.extensions(), options, tags)
 
 
 def _wait(spark: SparkSession, end: threading.Event) -> None:

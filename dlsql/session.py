@@ -130,9 +130,9 @@ class _Language:
         """Answers a question of the JVM."""
         return _ANSWERS[question["op"]](self, spark, question)
 
-    def catalog(self, spark: SparkSession) -> Catalog:
-        """The catalog as a session sees it."""
-        return Catalog(self.bridge, spark, self.memory)
+    def catalog(self, spark: SparkSession, namespace: str | None = None) -> Catalog:
+        """The catalog as a session sees it, or a view in a database of its own."""
+        return Catalog(self.bridge, spark, self.memory, namespace)
 
     def parse(self, spark: SparkSession, question: Question) -> Any:
         """True for a statement of ours, another text for one with our functions in another system's spelling, None for Spark's own."""
@@ -157,11 +157,11 @@ class _Language:
     def bind(self, spark: SparkSession, question: Question) -> Any:
         """A scalar function at analysis."""
         self.bridge.ship(spark, self.archive)
-        return functions.bind(self.bindings, self.bridge, self.catalog(spark), question)
+        return functions.bind(self.bindings, self.bridge, self.catalog(spark, question["namespace"]), question)
 
     def table(self, spark: SparkSession, question: Question) -> Any:
         """A table function at analysis."""
-        return functions.table(self.bridge, spark, self.catalog(spark), question)
+        return functions.table(self.bridge, spark, self.catalog(spark, question["namespace"]), question)
 
 
 _ANSWERS: dict[str, Callable[[_Language, SparkSession, Question], Any]] = {

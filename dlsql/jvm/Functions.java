@@ -31,6 +31,12 @@ public class Functions {
     return org.apache.spark.sql.classic.SparkSession.active();
   }
 
+  /** The database that names in the text are of: a view's own, where a view is read; null for the session's current one. */
+  static String namespace() {
+    List parts = unlist(org.apache.spark.sql.catalyst.analysis.AnalysisContext.get().catalogAndNamespace());
+    return parts.size() == 2 ? (String) parts.get(1) : null;
+  }
+
   /** The value of a constant argument as text, a map as a map of texts, anything else as null. */
   static Object constant(Expression e) {
     if (!e.resolved() || !e.foldable()) return null;
@@ -69,6 +75,7 @@ public class Functions {
       List args = unlist(given);
       Map question = Language.Python.question("bind");
       question.put("function", name);
+      question.put("namespace", namespace());
       question.put("model", args.isEmpty() ? null : constant((Expression) args.get(0)));
       List fields = new ArrayList();
       boolean struct = args.size() == 2 && ((Expression) args.get(1)).dataType() instanceof StructType;
@@ -143,6 +150,7 @@ public class Functions {
       }
       Map question = Language.Python.question("table");
       question.put("function", name);
+      question.put("namespace", namespace());
       question.put("constants", constants);
       question.put("tables", Integer.valueOf(tables.size()));
       Object answer = python.ask(active(), question);
