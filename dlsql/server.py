@@ -106,11 +106,11 @@ def _sharing(spark: SparkSession) -> Any:
     As `newSession` makes it, but for a setting that counts only when a session is made.
     """
     jvm: Any = spark._jvm
-    base, some = spark._jsparkSession, jvm.scala.Option.apply
+    base = spark._jsparkSession
+    shared, parent = jvm.scala.Option.apply(base.sharedState()), jvm.scala.Option.empty()
     options = base.initialSessionOptions().updated(_ISOLATION, "false")
-    none = jvm.scala.Option.empty()
     tags = options.empty()  # of jobs
-    return jvm.org.apache.spark.sql.classic.SparkSession(base.sparkContext(), some(base.sharedState()), none, base.extensions(), options, tags)
+    return jvm.org.apache.spark.sql.classic.SparkSession(base.sparkContext(), shared, parent, base.extensions(), options, tags)
 
 
 def _wait(spark: SparkSession, end: threading.Event) -> None:

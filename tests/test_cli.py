@@ -14,13 +14,15 @@ from typing import Any
 
 import pytest
 from prompt_toolkit.application import create_app_session
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 from pyspark.sql import Row, SparkSession
 
 from dlsql.results import lines_of_csv, lines_of_json, table
 from dlsql.script import is_complete, split
-from dlsql.shell import Runner, talk
+from dlsql.shell import Names, Runner, talk
 
 TYPES = [("n", "bigint"), ("s", "string"), ("x", "struct<a:double,b:array<int>>")]
 ROWS = [(1, 'a "b"\nc', Row(a=float("nan"), b=[1, None])), (None, None, None)]
@@ -87,12 +89,12 @@ def drawn(types: Sequence[tuple[str, str]], rows: Sequence[Any], width: int | No
 
 def test_table_shows_null_and_what_cannot_be_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert drawn(TYPES, ROWS, None, monkeypatch) == (
-        "+------+-----------+------------------------+\n"
-        "|    n | s         | x                      |\n"
-        "+------+-----------+------------------------+\n"
-        '|    1 | a "b"\\nc  | {a: NaN, b: [1, NULL]} |\n'
-        "| NULL | NULL      | NULL                   |\n"
-        "+------+-----------+------------------------+\n"
+        "+------+----------+------------------------+\n"
+        "|    n | s        | x                      |\n"
+        "+------+----------+------------------------+\n"
+        '|    1 | a "b"\\nc | {a: NaN, b: [1, NULL]} |\n'
+        "| NULL | NULL     | NULL                   |\n"
+        "+------+----------+------------------------+\n"
     )
 
 
@@ -191,9 +193,13 @@ def test_shell_shows_rows_of_statements_over_several_lines(
     assert history.stat().st_mode & 0o777 == 0o600
 
 
-def test_shell_completes_words_and_names(
-    runner: Runner, spark: SparkSession, database: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+def test_tab_completes_words_options_tables_and_models(runner: Runner, spark: SparkSession, database: str) -> None:
     spark.sql("CREATE TABLE quite_a_name AS SELECT 7 AS seven")
-    assert "| seven |\n" in said_by_shell(runner, "select * fro\t quite\t;\r\x04", capsys)
+    names = Names(runner)
+
+    def offered(text: str) -> list[str]:
+        return [one.text for one in names.get_completions(Document(text), CompleteEvent())]
+
+    assert offered("SELECT * FROM qui") == ["quite_a_name"]
+    assert (offered("sele"), offered("SELE"), offered("hidden")) == (["select"], ["SELECT"], ["hidden_units"])
+    assert offered("SELECT ") == []
