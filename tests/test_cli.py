@@ -27,6 +27,8 @@ from dlsql.shell import Names, Runner, talk
 TYPES = [("n", "bigint"), ("s", "string"), ("x", "struct<a:double,b:array<int>>")]
 ROWS = [(1, 'a "b"\nc', Row(a=float("nan"), b=[1, None])), (None, None, None)]
 
+pytestmark = pytest.mark.jdbc
+
 
 def dlsql(*arguments: str, **settings: Any) -> tuple[int, str, str]:
     done = subprocess.run([sys.executable, "-m", "dlsql", *arguments], capture_output=True, text=True, timeout=250, **settings)
