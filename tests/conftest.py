@@ -12,6 +12,8 @@ import dlsql
 if TYPE_CHECKING:
     from tests.clients import Server
 
+collect_ignore = ["workers"]  # programs that tests start
+
 CONF = {
     "spark.ui.enabled": "false",
     "spark.sql.shuffle.partitions": "2",
