@@ -32,10 +32,8 @@ venv: $(STAMP) ## the virtual environment .venv, with everything in it
 demo: java $(STAMP) ## train, register and run a network from SQL
 	@$(PY) examples/demo.py
 
-# The tests of the servers' clients are new and have not yet run through on a quiet machine: `make test ONLY=` takes them in.
-ONLY ?= not jdbc
 test: java $(STAMP) ## the tests, and the examples
-	$(PYTEST) --durations=15 -m "$(ONLY)" tests
+	$(PYTEST) --durations=15 tests
 
 check: $(STAMP) ## style, types, doctests and the tests that need no Spark
 	$(PY) -m ruff check

@@ -21,9 +21,9 @@ def run(spark: SparkSession) -> list[Row]:
     diamonds = spark.read.parquet(str(path("diamonds"))).selectExpr("* EXCEPT (price)", "ln(price) AS log_price")
     digits = spark.read.parquet(str(path("digits")))
     return [
-        _row(spark, "adult, accuracy", adult, "income", "dnn_classifier", MLPClassifier((128, 64), random_state=0, early_stopping=True), "peer - 0.005"),
-        _row(spark, "diamonds, R2 of log price", diamonds, "log_price", "dnn_regressor", MLPRegressor((128, 64), random_state=0, early_stopping=True), "0.97"),
-        _row(spark, "10,000 digits, accuracy", digits, "label", "dnn_classifier", MLPClassifier((128, 64), random_state=0, early_stopping=True), "0.93"),
+        _row(spark, "adult, accuracy", adult, "income", "dnn_classifier", MLPClassifier(hidden_layer_sizes=(128, 64), random_state=0, early_stopping=True), "peer - 0.005"),
+        _row(spark, "diamonds, R2 of log price", diamonds, "log_price", "dnn_regressor", MLPRegressor(hidden_layer_sizes=(128, 64), random_state=0, early_stopping=True), "0.97"),
+        _row(spark, "10,000 digits, accuracy", digits, "label", "dnn_classifier", MLPClassifier(hidden_layer_sizes=(128, 64), random_state=0, early_stopping=True), "0.93"),
     ]  # fmt: skip
 
 
