@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from py4j.protocol import Py4JJavaError
+from pyspark import SparkContext
 from pyspark.errors.exceptions.captured import CapturedException
 from pyspark.java_gateway import ensure_callback_server_started
 from pyspark.sql import DataFrame, SparkSession
@@ -306,6 +307,17 @@ class Files:
         except (CapturedException, OSError) as e:
             reason = str(e).split("\n")[0]
         raise error("DLSQL_STORAGE", problem=f"Could not {verb} {path}: {reason}")
+
+
+def slots(context: SparkContext) -> int:
+    """How many tasks can run at once on the executors that are there; 0 where Spark may take them away at any time.
+
+    Dynamic allocation and barrier stages, which take all their tasks at once, exclude each other in Spark.
+    """
+    if str(context.getConf().get("spark.dynamicAllocation.enabled", "false")).lower() == "true":
+        return 0
+    scala: Any = context._jsc.sc()
+    return int(scala.maxNumConcurrentTasks(scala.resourceProfileManager().defaultResourceProfile()))
 
 
 def scalar_arrow_udf(function: Callable[..., Any], returns: DataType, name: str) -> UserDefinedFunction:

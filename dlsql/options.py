@@ -158,7 +158,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("freeze", _list_of(_text(), "a list of tensor name prefixes"), (), "Tensors that do not move, by prefix of their name."),
     Option("loss", _text(), None, "Loss by its name in torch.nn.functional: cross_entropy for classifiers, mse_loss for regressors."),
     Option("label_smoothing", _number(0, 1, open_high=True), 0.0, "Share of a label's probability spread over all classes.", CLASSIFIERS),
-    Option("sync_every", _whole(1), None, "Local steps between parameter averagings; an epoch by default."),
+    Option("sync_every", _whole(1), None, "Local steps between averagings, 1 for synchronous SGD; 16 averagings an epoch by default."),
+    Option("outer_learn_rate", _number(0, open_low=True), 1.0, "Rate of the step from the last state to the workers' average (DiLoCo)."),
+    Option("outer_momentum", _number(0, 1, open_high=True), 0.0, "Nesterov momentum of that step; 0 at a rate of 1 is plain averaging."),
     Option("num_workers", _whole(1, 10_000), None, "Parallel tasks a round; chosen from rows, batch size and cores by default."),
     Option("checkpoint_every", _whole(1), 1, "Rounds between checkpoints."),
     Option("resume", _flag(), True, "Go on from the last checkpoint of the same statement over the same data."),
@@ -203,6 +205,8 @@ class Settings:
     loss: str | None
     label_smoothing: float
     sync_every: int | None
+    outer_learn_rate: float
+    outer_momentum: float
     num_workers: int | None
     checkpoint_every: int
     resume: bool
@@ -287,6 +291,10 @@ def _check_together(given: Mapping[str, Value], values: Mapping[str, Any]) -> No
         refuse("label_smoothing", "it goes with loss = 'cross_entropy'.")
     if values["batch_norm"] and values["batch_size"] == 1:
         refuse("batch_norm", "it needs batches of at least 2 rows.")
+    if values["sync_every"] == 1:
+        for name, plain in (("outer_learn_rate", 1.0), ("outer_momentum", 0.0)):
+            if values[name] != plain:
+                refuse(name, "it steps from averaging to averaging of local steps; sync_every = 1 averages gradients.")
     if values["auto_class_weights"] and values["class_weights"]:
         refuse("auto_class_weights", "class_weights is given too; choose one.")
     if values["warm_start"] and values["base_model"]:

@@ -11,31 +11,31 @@ import pyarrow.compute as pc
 from udfs import preprocess, tensors
 from udfs.spec import Label, Preprocess
 
-BLOCK_SCHEMA = "worker int, rows int, dense binary, codes binary, label binary, weight binary"
+BLOCK_SCHEMA = "worker int, held_out boolean, rows int, dense binary, codes binary, label binary, weight binary"
 _BLOCK_BYTES = 4 << 20  # large enough that a block's overhead is nothing, small enough that a worker holds several
 _BLOCK_ROWS = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """How rows are packed. A batch holds the worker's number, the weight (where `weighted`), the label and the features, in this order."""
+    """How rows are packed. A batch holds worker, held out, weight (where `weighted`), label and features, in this order."""
 
     learned: Preprocess
     weighted: bool
 
 
 def pack(packing: Packing, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """A partition's rows -> its blocks, in the rows' order. Every partition holds the rows of one worker."""
-    for batch in _regrouped(batches, _rows_a_block(packing.learned)):
+    """A partition's rows -> its blocks, in the rows' order: one worker's, those to train on before those held out."""
+    for batch in _regrouped(_parted(batches), _rows_a_block(packing.learned)):
         columns = iter(batch.columns)
-        worker = next(columns)[0].as_py()
+        worker, held_out = next(columns)[0].as_py(), next(columns)[0].as_py()
         weight = tensors.numbers(next(columns))[0] if packing.weighted else np.ones(len(batch))
         label = encode_label(packing.learned.label, next(columns))
         inputs = preprocess.encode(packing.learned, list(columns))
         buffers = (inputs.dense, inputs.codes, label, weight.astype(np.float32))
-        values = [[worker], [len(batch)], *([np.ascontiguousarray(buffer).tobytes()] for buffer in buffers)]
-        types = [pa.int32(), pa.int32(), *[pa.binary()] * 4]
-        names = ["worker", "rows", "dense", "codes", "label", "weight"]
+        values = [[worker], [held_out], [len(batch)], *([np.ascontiguousarray(buffer).tobytes()] for buffer in buffers)]
+        types = [pa.int32(), pa.bool_(), pa.int32(), *[pa.binary()] * 4]
+        names = ["worker", "held_out", "rows", "dense", "codes", "label", "weight"]
         yield pa.RecordBatch.from_arrays([pa.array(v, t) for v, t in zip(values, types, strict=True)], names=names)
 
 
@@ -56,11 +56,22 @@ def _rows_a_block(learned: Preprocess) -> int:
     return max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // row))
 
 
+def _parted(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same rows in the same order, none of a batch held out or all: FALSE comes before TRUE."""
+    for batch in batches:
+        training = len(batch) - (batch.column(1).true_count if len(batch) else 0)
+        yield batch.slice(0, training)
+        yield batch.slice(training)
+
+
 def _regrouped(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
-    """The same rows in the same order, `rows` of them a batch but for the last."""
+    """The same rows in the same order, `rows` of them a batch but for the last that are trained on and the last held out."""
     held: list[pa.RecordBatch] = []
     count = 0
     for batch in batches:
+        if held and len(batch) and held[0].column(1)[0] != batch.column(1)[0]:
+            yield _joined(held)
+            held, count = [], 0
         while len(batch):
             part = batch.slice(0, rows - count)
             batch = batch.slice(len(part))

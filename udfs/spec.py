@@ -115,6 +115,8 @@ class LocalSteps:
     l1_reg: float = 0.0
     l2_reg: float = 0.0
     grad_clip: float | None = None
+    outer_learn_rate: float = 1.0
+    outer_momentum: float = 0.0
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] | None = None
     frozen: tuple[str, ...] = ()  # prefixes of parameter names that do not move

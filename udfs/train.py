@@ -1,8 +1,8 @@
 """One round: a state and a worker's blocks -> the state after its local steps; all of it pure in its arguments and the seed."""
 
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -11,40 +11,34 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from udfs.batches import Batch, Block, as_batch, batches, seed_of
 from udfs.networks.mlp import Mlp
 from udfs.spec import LocalSteps, NetworkSpec, Shared
-
-State = dict[str, npt.NDArray[Any]]
-"""Parameters and buffers as ``network/<name>``, the optimiser's tensors as ``optimizer/<index of the parameter>/<slot>``."""
-
-Block = tuple[int, int, bytes, bytes, bytes, bytes]  # worker, rows, dense, codes, label, weight
+from udfs.state import State, Vector, outer_step
+from udfs.sync import Gang, Seat, gang
 
 LOSSES: dict[str, tuple[str, ...]] = {
     "classification": ("cross_entropy", "multi_margin_loss"),
     "regression": ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"),
 }
 _UNFIT = ("LBFGS", "SparseAdam", "Muon")  # want a closure to call again, sparse gradients, matrices only
-_WINDOW_BYTES = 64 << 20  # rows are shuffled within a window of this size, so that a partition need not fit into memory
+_GRADIENT = "gradient"  # of all parameters that move, in one vector: what half a step returns in the place of a state
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """The part of an epoch that one Spark job trains: `count` steps from step `first` on (None: to the end)."""
+    """The part of an epoch that one Spark job trains: `count` steps from step `first` on."""
 
     epoch: int
     first: int
-    count: int | None
+    count: int
     learning_rate: float
+    sync_every: int  # steps between averagings; a round ends with one, and those inside it take a gang
+    evaluates: bool = False  # on the worker's held-out rows, in the state that the workers agreed on
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Rows to step on."""
-
-    dense: Tensor  # [rows, numbers]
-    codes: Tensor  # [rows, categories]
-    label: Tensor  # [rows]
-    weight: Tensor  # [rows]
+Seated = Callable[[], Seat | None]
+"""Tells a task its seat in the gang; None where the driver merges what the tasks return."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +49,7 @@ class Trained:
     rows: int
     weight: float
     loss: float  # summed over the rows, each by its weight
-    state: State
+    state: State  # in a gang the one that all agreed on, from the first worker alone; of half a step the gradient and the buffers
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,46 +111,193 @@ def parameter_count(spec: NetworkSpec) -> int:
 def network(spec: NetworkSpec, state: State) -> Mlp:
     """The network in this state."""
     module = Mlp(spec)
-    prefix = "network/"
-    module.load_state_dict({key.removeprefix(prefix): torch.tensor(v) for key, v in state.items() if key.startswith(prefix)})
+    module.load_state_dict(_tensors(state))
     return module
 
 
-def train_round(steps: LocalSteps, this: Round, state: Shared, blocks: Iterable[Block]) -> Iterator[Trained]:
-    """A worker's part of a round: local steps of the optimiser from the shared state on the worker's own rows. Nothing for no rows."""
-    torch.set_num_threads(steps.threads)
-    module = network(steps.network, state.value).train()
-    for name, parameter in module.named_parameters():
-        parameter.requires_grad_(not name.startswith(steps.frozen or ("\0",)))
-    optimizer = _optimizer(steps, this, module, state.value)
-    worker, rows, weight, loss = -1, 0, 0.0, 0.0
-    for number, (worker, batch) in enumerate(_batches(steps, this.epoch, blocks)):
-        # Blocks past the round's last step are read and left: a task that leaves input unread costs its Python worker.
-        if number < this.first or (this.count is not None and number >= this.first + this.count):
-            continue
+class Learner:
+    """A network and its optimiser on their way from one state to the next, and what they saw on it."""
+
+    def __init__(self, steps: LocalSteps, learning_rate: float, state: State) -> None:
+        self.steps, self.rows, self.weight, self.loss = steps, 0, 0.0, 0.0
+        self.module = network(steps.network, state).train()
+        for name, parameter in self.module.named_parameters():
+            parameter.requires_grad_(not name.startswith(steps.frozen or ("\0",)))
+        self.moving = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        self.optimizer: torch.optim.Optimizer = getattr(torch.optim, steps.optimizer)(self.module.parameters(), lr=learning_rate)
+        self._outer = {key: value for key, value in state.items() if key.startswith("outer/")}
+        self._load_optimizer(state)
+
+    def take(self, epoch: int, number: int, worker: int, batch: Batch) -> float:
+        """Forward and backward; the weight of the batch, 0 for one that cannot be learned from."""
+        steps = self.steps
         if steps.network.batch_norm and len(batch.label) == 1:  # one row has no deviation to norm by
-            continue
-        torch.manual_seed(_seed(steps.seed, this.epoch, worker, number))  # for dropout
-        optimizer.zero_grad(set_to_none=True)
-        of_rows = _losses(steps, module(batch.dense, batch.codes), batch)  # [rows]
+            return 0.0
+        torch.manual_seed(seed_of(steps.seed, epoch, worker, number))  # for dropout
+        self.optimizer.zero_grad(set_to_none=True)
+        of_rows = _losses(steps, self.module(batch.dense, batch.codes), batch)  # [rows]
         total = batch.weight.sum()
-        (of_rows.sum() / total.clamp_min(1e-12) + _penalty(steps, module)).backward()
-        if steps.grad_clip is not None:
-            nn.utils.clip_grad_norm_(module.parameters(), steps.grad_clip)
-        optimizer.step()
-        rows, weight, loss = rows + len(batch.label), weight + float(total), loss + float(of_rows.detach().sum())
-    if rows:
-        yield Trained(worker, rows, weight, loss, {**_network_state(module), **_optimizer_state(optimizer)})
+        (of_rows.sum() / total.clamp_min(1e-12) + _penalty(steps, self.module)).backward()
+        weight = float(total)
+        self.rows, self.weight, self.loss = self.rows + len(batch.label), self.weight + weight, self.loss + float(of_rows.detach().sum())
+        return weight
+
+    def step(self) -> None:
+        """The optimiser's step on the gradient that is there."""
+        if self.steps.grad_clip is not None:
+            nn.utils.clip_grad_norm_(self.module.parameters(), self.steps.grad_clip)
+        self.optimizer.step()
+
+    def gradient(self) -> Vector:
+        """The gradient of all parameters that move, zeros where there is none. [numbers]"""
+        parts = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in self.moving]
+        flat: Vector = torch.cat(parts).numpy()
+        return flat
+
+    def step_on(self, gradient: Vector) -> None:
+        """A step on another gradient, as `gradient` gives it."""
+        for parameter, part in zip(self.moving, torch.from_numpy(gradient).split([p.numel() for p in self.moving]), strict=True):
+            parameter.grad = part.view_as(parameter)
+        self.step()
+
+    def buffers(self) -> State:
+        """What the network keeps beside its parameters, such as the running means of batch norm."""
+        return {f"network/{name}": buffer.numpy().copy() for name, buffer in self.module.named_buffers()}
+
+    def state(self) -> State:
+        """Everything that the next round goes on from."""
+        slots = self.optimizer.state_dict()["state"].items()
+        held = {
+            f"optimizer/{index}/{slot}": np.array(value)
+            for index, of_parameter in slots
+            for slot, value in of_parameter.items()
+            if value is not None
+        }
+        return {**_network_state(self.module), **held, **self._outer}
+
+    def meet(self, together: Gang, rows: int, before: State) -> State:
+        """Agrees with the other workers on one state, of which all then go on. `before` is the one that they agreed on last."""
+        if not self.optimizer.state_dict()["state"]:
+            self._make_slots()  # a worker without rows has to hold what the others hold
+        own = {key: value for key, value in self.state().items() if key not in self._outer}
+        merged = together.merge(own, rows)
+        if merged is None:
+            return before
+        agreed = stepped_out(self.steps, before, merged)
+        self._outer = {key: value for key, value in agreed.items() if key.startswith("outer/")}
+        self.module.load_state_dict(_tensors(agreed))
+        self._load_optimizer(agreed)
+        return agreed
+
+    def trained(self, worker: int, state: State) -> Trained:
+        """What the worker returns."""
+        return Trained(worker, self.rows, self.weight, self.loss, state)
+
+    def _make_slots(self) -> None:
+        for parameter in self.moving:
+            parameter.grad = torch.zeros_like(parameter)
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        for group in self.optimizer.param_groups:
+            group["lr"] = torch.zeros(()) if isinstance(group["lr"], Tensor) else 0.0
+        self.optimizer.step()
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+
+    def _load_optimizer(self, state: State) -> None:
+        slots: dict[int, dict[str, Tensor]] = {}
+        for key, value in state.items():
+            if key.startswith("optimizer/"):
+                _, index, slot = key.split("/")
+                slots.setdefault(int(index), {})[slot] = torch.tensor(value)
+        if slots:
+            self.optimizer.load_state_dict({"state": slots, "param_groups": self.optimizer.state_dict()["param_groups"]})
 
 
-def evaluate(steps: LocalSteps, state: Shared, blocks: Iterable[Block]) -> Iterator[Evaluated]:
-    """A worker's part of an evaluation on the rows held out. Nothing for no rows."""
+def no_seat() -> None:
+    """The seat of a worker that is on its own."""
+
+
+def train_round(steps: LocalSteps, this: Round, state: Shared, seated: Seated, blocks: Iterable[Block]) -> Iterator[Trained | Evaluated]:
+    """A worker's part of a round: local steps of the optimiser from the shared state on the worker's own rows.
+
+    In a gang the workers average their states after every `sync_every` steps: local SGD (Stich, "Local SGD Converges Fast and Communicates
+    Little", ICLR 2019). Where that is 1 they average the gradients instead: synchronous SGD, for any optimiser (Chen et al., "Revisiting
+    Distributed Synchronous SGD", 2016). Without a gang the round is one such stretch: the driver averages what the workers return, and
+    where it is a single step that is its gradient, for `half_step` to go on with.
+    """
     torch.set_num_threads(steps.threads)
-    module = network(steps.network, state.value).eval()
+    parts = groupby(blocks, key=lambda block: block[1])  # blocks to train on come before those held out
+    held_out, first = next(parts, (True, iter(())))
+    training: Iterable[Block] = () if held_out else first
+    learner = Learner(steps, this.learning_rate, state.value)
+    with gang(seated()) as together:
+        if together is None:
+            yield from _alone(learner, this, training)
+        else:
+            yield _together(learner, this, training, state.value, together)
+    evaluation = first if held_out else next(parts, (True, iter(())))[1]
+    yield from _evaluated(steps, learner.module, evaluation if this.evaluates else ())
+    for _ in evaluation:  # a task that leaves input unread costs its Python worker
+        pass
+
+
+def _alone(learner: Learner, this: Round, blocks: Iterable[Block]) -> Iterator[Trained]:
+    worker, exact = -1, this.sync_every == 1
+    for number, worker, batch in batches(learner.steps, this.epoch, blocks, this.first, this.count):
+        if learner.take(this.epoch, number, worker, batch) and not exact:
+            learner.step()
+    if learner.rows:
+        yield learner.trained(worker, {_GRADIENT: learner.gradient(), **learner.buffers()} if exact else learner.state())
+
+
+def _together(learner: Learner, this: Round, blocks: Iterable[Block], state: State, together: Gang) -> Trained:
+    """Every worker goes through all the round's numbers, with or without a batch of its own, so that all meet at the same ones."""
+    own = batches(learner.steps, this.epoch, blocks, this.first, this.count)
+    exact, agreed, met, end = this.sync_every == 1, state, 0, this.first + this.count
+    for number in range(this.first, end):
+        taken = next(own, None)
+        weight = 0.0 if taken is None else learner.take(this.epoch, *taken)
+        if exact:
+            weights = together.gather([weight])[:, 0].tolist()
+            if any(weights):
+                learner.step_on(together.average(learner.gradient(), weights))
+        elif weight:
+            learner.step()
+        if number + 1 == end or (not exact and (number + 1) % this.sync_every == 0):
+            agreed, met = learner.meet(together, learner.rows - met, agreed), learner.rows
+    for _ in own:
+        pass
+    return learner.trained(together.rank, agreed if together.rank == 0 else {})
+
+
+def half_step(steps: LocalSteps, learning_rate: float, state: State, averaged: State) -> State:
+    """The other half of a step that the workers began: the optimiser's, on their average gradient, with their average buffers."""
+    learner = Learner(steps, learning_rate, state)
+    learner.step_on(averaged[_GRADIENT])
+    return {**learner.state(), **{key: value for key, value in averaged.items() if key != _GRADIENT}}
+
+
+def stepped_out(steps: LocalSteps, before: State, merged: State) -> State:
+    """What the workers go on from: their merged state, or a step of the outer optimiser towards it."""
+    if (steps.outer_learn_rate, steps.outer_momentum) == (1.0, 0.0):
+        return merged
+    with torch.device("meta"):
+        names = [name for name, _ in Mlp(steps.network).named_parameters() if not name.startswith(steps.frozen or ("\0",))]
+    return outer_step(before, merged, names, steps.outer_learn_rate, steps.outer_momentum)
+
+
+def evaluate(steps: LocalSteps, state: Shared, held_out: bool, blocks: Iterable[Block]) -> Iterator[Evaluated]:
+    """A worker's part of an evaluation, on its rows that are held out or on those that are not. Nothing for no rows."""
+    torch.set_num_threads(steps.threads)
+    yield from _evaluated(steps, network(steps.network, state.value), (block for block in blocks if block[1] == held_out))
+
+
+def _evaluated(steps: LocalSteps, module: nn.Module, blocks: Iterable[Block]) -> Iterator[Evaluated]:
+    module.eval()
     worker, rows, weight, loss, sums = -1, 0, 0.0, 0.0, np.zeros(0)
     with torch.inference_mode():
         for block in blocks:
-            worker, batch = block[0], _batch(steps, *_arrays(steps, block))
+            worker, batch = block[0], as_batch(steps, block)
             outputs = module(batch.dense, batch.codes)
             counted = _hits(outputs, batch) if steps.task == "classification" else _errors(outputs, batch)
             sums = counted if not rows else sums + counted
@@ -199,76 +340,11 @@ def _errors(outputs: Tensor, batch: Batch) -> npt.NDArray[np.float64]:
     return np.array([float(s.sum()) for s in (lacks.abs(), lacks.square(), lacks, label, label.square())])
 
 
-def _batches(steps: LocalSteps, epoch: int, blocks: Iterable[Block]) -> Iterator[tuple[int, Batch]]:
-    """An epoch's batches: rows shuffled within a window of blocks, the last batch short. The order follows from seed, epoch and worker."""
-    held: list[Batch] = []
-    size = 0
-    worker = -1
-    for window, block in enumerate(blocks):
-        worker = block[0]
-        held.append(_batch(steps, *_arrays(steps, block)))
-        size += sum(len(buffer) for buffer in block[2:])
-        if size >= _WINDOW_BYTES:
-            mixed = _mixed(held, _seed(steps.seed, epoch, worker, -1 - window))
-            whole = len(mixed.label) // steps.batch_size * steps.batch_size
-            yield from ((worker, _cut(mixed, at, steps.batch_size)) for at in range(0, whole, steps.batch_size))
-            held = [_cut(mixed, whole, steps.batch_size)]
-            size = 0
-    if held:
-        mixed = _mixed(held, _seed(steps.seed, epoch, worker, 0))
-        yield from ((worker, _cut(mixed, at, steps.batch_size)) for at in range(0, len(mixed.label), steps.batch_size))
-
-
-def _mixed(parts: list[Batch], seed: int) -> Batch:
-    order = torch.randperm(sum(len(part.label) for part in parts), generator=torch.Generator().manual_seed(seed))
-    return Batch(*(torch.cat([getattr(part, name) for part in parts])[order] for name in ("dense", "codes", "label", "weight")))
-
-
-def _cut(batch: Batch, at: int, rows: int) -> Batch:
-    return Batch(*(getattr(batch, name)[at : at + rows] for name in ("dense", "codes", "label", "weight")))
-
-
-def _arrays(steps: LocalSteps, block: Block) -> list[npt.NDArray[Any]]:
-    _, rows, dense, codes, label, weight = block
-    kinds = (np.float32, np.int64, np.int64 if steps.task == "classification" else np.float32, np.float32)
-    flat = [np.frombuffer(bytearray(buffer), kind) for buffer, kind in zip((dense, codes, label, weight), kinds, strict=True)]
-    return [flat[0].reshape(rows, steps.network.dense), flat[1].reshape(rows, len(steps.network.codes)), flat[2], flat[3]]
-
-
-def _batch(steps: LocalSteps, *arrays: npt.NDArray[Any]) -> Batch:
-    dense, codes, label, weight = (torch.from_numpy(array) for array in arrays)
-    if steps.class_weights is not None:
-        weight = weight * torch.tensor(steps.class_weights)[label]
-    return Batch(dense, codes, label, weight)
-
-
-def _seed(*parts: int) -> int:
-    """One number of many, the same in every process: Python's own hash is salted."""
-    return zlib.crc32(repr(parts).encode())
-
-
 def _network_state(module: nn.Module) -> State:
     return {f"network/{name}": tensor.detach().numpy().copy() for name, tensor in module.state_dict().items()}
 
 
-def _optimizer(steps: LocalSteps, this: Round, module: nn.Module, state: State) -> torch.optim.Optimizer:
-    optimizer: torch.optim.Optimizer = getattr(torch.optim, steps.optimizer)(module.parameters(), lr=this.learning_rate)
-    saved = optimizer.state_dict()
-    slots: dict[int, dict[str, Tensor]] = {}
-    for key, value in state.items():
-        if key.startswith("optimizer/"):
-            _, index, slot = key.split("/")
-            slots.setdefault(int(index), {})[slot] = torch.tensor(value)
-    if slots:
-        optimizer.load_state_dict({"state": slots, "param_groups": saved["param_groups"]})
-    return optimizer
-
-
-def _optimizer_state(optimizer: torch.optim.Optimizer) -> State:
-    slots = optimizer.state_dict()["state"].items()
-    return {
-        f"optimizer/{index}/{slot}": np.asarray(value)
-        for index, of_parameter in slots
-        for slot, value in of_parameter.items()
-        if value is not None
-    }
+def _tensors(state: State) -> dict[str, Tensor]:
+    """The inverse of `_network_state`."""
+    prefix = "network/"
+    return {key.removeprefix(prefix): torch.tensor(value) for key, value in state.items() if key.startswith(prefix)}

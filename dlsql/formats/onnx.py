@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from udfs.spec import NetworkSpec
-from udfs.train import State, network
+from udfs.state import State
+from udfs.train import network
 
 
 def export(spec: NetworkSpec, state: State) -> bytes:

@@ -18,12 +18,14 @@ from dlsql.formats import onnx
 from dlsql.model import Field, RoundInfo, Signature
 from dlsql.options import Settings
 from dlsql.training import checkpoint
+from dlsql.training.background import behind
 from dlsql.training.pack import pack_rows, workers
 from dlsql.training.profile import Columns, Profile, columns, profile
 from dlsql.training.rounds import Plan, described, run
 from udfs.preprocess import dense_width
 from udfs.spec import LocalSteps, NetworkSpec, Preprocess
-from udfs.train import LOSSES, State, initial_state, learning_rates, optimizers, parameter_count, schedules
+from udfs.state import State
+from udfs.train import LOSSES, initial_state, learning_rates, optimizers, parameter_count, schedules
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,8 @@ def train(frame: DataFrame, job: Job) -> Trained:
         plan = Plan(job.title, job.settings, steps, names["lr_schedule"], learned.label)
         last = checkpoint.load(files, folder) if files and job.settings.resume else None
         save = partial(checkpoint.save, files, folder) if files else lambda last: None
-        best, progress = run(context, blocks, plan, state, last, job.on_round, save)
+        with behind() as write:
+            best, progress = run(context, blocks, plan, state, last, job.on_round, save, write)
     finally:
         blocks.rdd.unpersist()
     spread = {"rows_skipped": float(outline.found.skipped)} if outline.found.skipped else {}
@@ -168,8 +171,8 @@ def _check_same_columns(chosen: Columns, learned: Preprocess) -> None:
 def _local_steps(settings: Settings, names: Mapping[str, str | None], outline: Outline, threads: int) -> LocalSteps:
     return LocalSteps(
         outline.network, settings.task, str(names["loss"]), str(names["optimizer"]), settings.batch_size, settings.seed, threads,
-        settings.l1_reg, settings.l2_reg, settings.grad_clip, settings.label_smoothing, _class_weights(settings, outline.found),
-        settings.freeze,
+        settings.l1_reg, settings.l2_reg, settings.grad_clip, settings.outer_learn_rate, settings.outer_momentum, settings.label_smoothing,
+        _class_weights(settings, outline.found), settings.freeze,
     )  # fmt: skip
 
 

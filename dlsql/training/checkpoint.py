@@ -11,7 +11,7 @@ import numpy as np
 
 from dlsql.bridge import Files
 from dlsql.errors import StorageError
-from udfs.train import State
+from udfs.state import State
 
 _PROGRESS = "progress"
 

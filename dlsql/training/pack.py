@@ -8,28 +8,18 @@ from pyspark.sql import functions as F
 
 from dlsql.options import Settings
 from dlsql.training.profile import Profile, column, held_out
+from udfs.batches import Block
 from udfs.pack import BLOCK_SCHEMA, Packing, pack
-from udfs.train import Block
 
 _BATCHES_A_WORKER = 32  # fewer batches an epoch make a worker's round too short to be worth another worker
 
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """Blocks by worker: partitions 0 .. workers - 1 hold the rows to train on, the next `workers` those held out."""
+    """A partition for each worker: the blocks that it trains on, then those that it holds out."""
 
     rdd: "RDD[Block]"
     workers: int
-
-    @property
-    def training(self) -> list[int]:
-        """The partitions to train on."""
-        return list(range(self.workers))
-
-    @property
-    def evaluation(self) -> list[int]:
-        """The partitions held out."""
-        return list(range(self.workers, 2 * self.workers))
 
 
 def workers(settings: Settings, rows: int, parallelism: int) -> int:
@@ -46,13 +36,13 @@ def pack_rows(found: Profile, settings: Settings, workers: int) -> Blocks:
     content = F.xxhash64(F.lit(settings.seed), *(column(name) for name in names))
     hashed = columns.frame.withColumn(_HASH, content)
     worker = F.pmod(F.shiftright(F.col(_HASH), 30), F.lit(workers)).cast("int")
-    place = worker + F.when(held_out(found, settings, F.col(_HASH)), F.lit(workers)).otherwise(F.lit(0))
+    aside = held_out(found, settings, F.col(_HASH))
     parts = [*([columns.weight] if columns.weight else []), columns.label, *columns.features]
     # Numbered: mapInArrow looks its columns up by name again, unquoted, and a name may hold dots and backticks.
-    chosen = [place.alias(_WORKER), F.col(_HASH), *(column(name).alias(str(i)) for i, name in enumerate(parts))]
-    rows = hashed.select(*chosen).repartitionById(2 * workers, _WORKER).sortWithinPartitions(_HASH).drop(_HASH)
+    chosen = [worker.alias(_WORKER), aside.alias(_ASIDE), F.col(_HASH), *(column(name).alias(str(i)) for i, name in enumerate(parts))]
+    rows = hashed.select(*chosen).repartitionById(workers, _WORKER).sortWithinPartitions(_ASIDE, _HASH).drop(_HASH)
     blocks = rows.mapInArrow(partial(pack, Packing(found.learned, columns.weight is not None)), BLOCK_SCHEMA)
     return Blocks(blocks.rdd.map(tuple).persist(StorageLevel.MEMORY_AND_DISK), workers)
 
 
-_HASH, _WORKER = "__dlsql_hash", "__dlsql_worker"
+_HASH, _WORKER, _ASIDE = "__dlsql_hash", "__dlsql_worker", "__dlsql_aside"

@@ -4,22 +4,27 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from pyspark import SparkContext
 
+from dlsql.bridge import slots
 from dlsql.errors import error
 from dlsql.model import RoundInfo
 from dlsql.options import Settings
 from dlsql.training import metrics
+from dlsql.training.background import Behind
 from dlsql.training.checkpoint import Checkpoint
-from dlsql.training.merge import merge
 from dlsql.training.pack import Blocks
 from udfs.spec import Label, LocalSteps
-from udfs.train import Evaluated, Round, State, Trained, evaluate, learning_rates, train_round
+from udfs.state import State, merge
+from udfs.train import Evaluated, Round, Seated, Trained, evaluate, half_step, learning_rates, no_seat, stepped_out, train_round
+
+_AVERAGINGS = 16  # an epoch, by default
+_FIRST_STEPS, _ROUND_SECONDS = 256, 20.0  # a round is cut to this length: what a lost executor or a cancelled statement costs at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,16 @@ class Plan:
     steps: LocalSteps
     schedule: str | None  # a class of torch.optim.lr_scheduler
     label: Label
+
+
+@dataclass(frozen=True, slots=True)
+class _Pace:
+    """How the workers of this training keep together."""
+
+    steps: int  # an epoch
+    every: int  # steps between averagings
+    free: bool  # one worker, that averages with nobody: its rounds may be cut anywhere
+    gang: bool  # averagings happen inside a round; else each ends one
 
 
 @dataclass(slots=True)
@@ -50,12 +65,12 @@ class Progress:
 
 def run(
     context: SparkContext, blocks: Blocks, plan: Plan, state: State, start: Checkpoint | None,
-    on_round: Callable[[list[RoundInfo]], None], save: Callable[[Checkpoint], None],
+    on_round: Callable[[list[RoundInfo]], None], save: Callable[[Checkpoint], None], behind: Behind,
 ) -> tuple[State, Progress]:  # fmt: skip
     """Trains, and gives the best state that an epoch ended with.
 
     Raises:
-        DataError: the loss is no number any more.
+        DataError: there are no rows to train on, or the loss is no number any more.
     """
     settings = plan.settings
     rates = learning_rates(plan.schedule, dict(settings.lr_schedule[1]), settings.learn_rate, settings.max_iterations)
@@ -63,35 +78,79 @@ def run(
     if start is not None:
         state, progress = _resumed(start)
     with described(context, f"{plan.title}: packing rows into blocks"):
-        rows = _rows_by_partition(context, blocks)
-    if not any(rows[: blocks.workers]):
+        rows = _rows_by_worker(context, blocks)
+    if not any(training for training, _ in rows):
         raise error("DLSQL_TRAINING_DATA", problem="Every usable row is held out for evaluation; none is left to train on.")
-    steps = math.ceil(max(rows[: blocks.workers]) / settings.batch_size)
-    every = min(settings.sync_every or steps, steps)
-    has_held_out = any(rows[blocks.workers :])
+    has_held_out = any(held_out for _, held_out in rows)
+    steps = math.ceil(max(training for training, _ in rows) / settings.batch_size)
+    seconds_a_step: float | None = None
     while progress.epoch < settings.max_iterations and not progress.stopped:
         began = time.perf_counter()
-        this = Round(progress.epoch, progress.first, None if every == steps else every, rates[progress.epoch])
+        pace = _pace(context, blocks.workers, settings, steps)
+        count = min(_length(pace, seconds_a_step), steps - progress.first)
+        ends = progress.first + count == steps
+        every = pace.steps + 1 if pace.free else pace.every
+        this = Round(progress.epoch, progress.first, count, rates[progress.epoch], every, ends and has_held_out)
         number = len(progress.rounds) + 1
         shown = f", loss {progress.rounds[-1].train_loss:.4g}" if progress.rounds else ""
-        ends = progress.first + every >= steps
         with described(context, f"{plan.title}: round {number}, epoch {this.epoch + 1}/{settings.max_iterations}{shown}"):
-            parts = _train(context, blocks, plan.steps, this, state)
-            state = merge(parts)
-            evaluated = _evaluate(context, blocks, plan.steps, state, blocks.evaluation) if ends and has_held_out else []
+            state, parts, evaluated = _round(context, blocks, plan.steps, this, state, pace)
+        seconds_a_step = (time.perf_counter() - began) / count
         info = _info(number, this, parts, evaluated, plan, time.perf_counter() - began)
         progress.rounds.append(info)
-        progress.epoch, progress.first = (this.epoch + 1, 0) if ends else (this.epoch, this.first + every)
+        progress.epoch, progress.first = (this.epoch + 1, 0) if ends else (this.epoch, this.first + count)
         if ends:
             _judge(progress, state, info, settings)
         if number % settings.checkpoint_every == 0:
-            save(_checkpoint(progress, state))
-        on_round(progress.rounds)
+            behind("A checkpoint", partial(save, _checkpoint(progress, state)))
+        behind("The progress", partial(on_round, list(progress.rounds)))
     best = state if progress.best is None else progress.best
     if not has_held_out:
         with described(context, f"{plan.title}: evaluating on the training rows"):
-            progress.best_metrics = metrics.metrics(_evaluate(context, blocks, plan.steps, best, blocks.training), plan.label)
+            progress.best_metrics = metrics.metrics(_evaluate(context, blocks, plan.steps, best, held_out=False), plan.label)
     return best, progress
+
+
+def _pace(context: SparkContext, workers: int, settings: Settings, steps: int) -> _Pace:
+    """A gang needs a free core for each worker, now: it is asked for anew before each round, since executors come and go."""
+    every = min(settings.sync_every or math.ceil(steps / _AVERAGINGS), steps)
+    outer = (settings.outer_learn_rate, settings.outer_momentum) != (1.0, 0.0)
+    alone = workers == 1 and not outer
+    return _Pace(steps, every, alone, not alone and every < steps and slots(context) >= workers)
+
+
+def _length(pace: _Pace, seconds_a_step: float | None) -> int:
+    """Steps of the next round. Where a gang's round is cut does not change what it learns, so time may decide it."""
+    if not (pace.free or pace.gang):
+        return pace.every
+    wanted = _FIRST_STEPS if seconds_a_step is None else int(_ROUND_SECONDS / seconds_a_step)
+    return max(wanted, 1) if pace.free else max(wanted // pace.every, 1) * pace.every
+
+
+def _round(
+    context: SparkContext, blocks: Blocks, steps: LocalSteps, this: Round, state: State, pace: _Pace
+) -> tuple[State, list[Trained], list[Evaluated]]:
+    """One round: its merged state, what the workers trained, and what they counted on the rows held out."""
+    fused = pace.gang or pace.free  # then the workers hold the merged state already
+    with shared(context, state) as broadcast:
+        asked = replace(this, evaluates=this.evaluates and fused)
+        task = partial(train_round, steps, asked, broadcast, _barrier_seat() if pace.gang else no_seat)
+        found = context.runJob(blocks.rdd.barrier().mapPartitions(task), iter) if pace.gang else context.runJob(blocks.rdd, task)
+    parts = sorted((one for one in found if isinstance(one, Trained)), key=lambda part: part.worker)
+    evaluated = [one for one in found if isinstance(one, Evaluated)]
+    if pace.gang:
+        return parts[0].state, parts, evaluated
+    state = _merged(steps, this, state, parts, exact=this.sync_every == 1)
+    if this.evaluates and not fused:
+        evaluated = _evaluate(context, blocks, steps, state, held_out=True)
+    return state, parts, evaluated
+
+
+def _merged(steps: LocalSteps, this: Round, before: State, parts: list[Trained], *, exact: bool) -> State:
+    states = [part.state for part in parts]
+    if exact:
+        return half_step(steps, this.learning_rate, before, merge(states, [part.weight for part in parts])) if parts else before
+    return stepped_out(steps, before, merge(states, [part.rows for part in parts])) if parts else before
 
 
 def _judge(progress: Progress, state: State, info: RoundInfo, settings: Settings) -> None:
@@ -140,21 +199,37 @@ _BEST = "best/"
 _CARRIED = ("epoch", "first", "best_loss", "best_metrics", "reference", "stale", "stopped")
 
 
-def _rows_by_partition(context: SparkContext, blocks: Blocks) -> list[int]:
-    def count(partition: Any) -> Iterator[int]:
-        yield sum(block[1] for block in partition)
+def _rows_by_worker(context: SparkContext, blocks: Blocks) -> list[tuple[int, int]]:
+    """How many rows each worker trains on, and how many it holds out."""
+
+    def count(partition: Any) -> Iterator[tuple[int, int]]:
+        rows = [0, 0]
+        for block in partition:
+            rows[block[1]] += block[2]
+        yield rows[0], rows[1]
 
     return list(context.runJob(blocks.rdd, count))
 
 
-def _train(context: SparkContext, blocks: Blocks, steps: LocalSteps, this: Round, state: State) -> list[Trained]:
+def _evaluate(context: SparkContext, blocks: Blocks, steps: LocalSteps, state: State, *, held_out: bool) -> list[Evaluated]:
     with shared(context, state) as broadcast:
-        return list(context.runJob(blocks.rdd, partial(train_round, steps, this, broadcast), blocks.training))
+        return list(context.runJob(blocks.rdd, partial(evaluate, steps, broadcast, held_out)))
 
 
-def _evaluate(context: SparkContext, blocks: Blocks, steps: LocalSteps, state: State, partitions: list[int]) -> list[Evaluated]:
-    with shared(context, state) as broadcast:
-        return list(context.runJob(blocks.rdd, partial(evaluate, steps, broadcast), partitions))
+# What follows is defined within functions, so that it travels by value: executors do not have this module.
+
+
+def _barrier_seat() -> Seated:
+    def seat() -> Any:
+        from pyspark import BarrierTaskContext
+
+        from udfs.sync import Seat
+
+        task = BarrierTaskContext.get()
+        hosts = tuple(one.address.rpartition(":")[0] or one.address for one in task.getTaskInfos())
+        return Seat(task.partitionId(), hosts, task.allGather)
+
+    return seat
 
 
 @contextmanager

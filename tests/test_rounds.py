@@ -1,0 +1,152 @@
+"""The loop over rounds: what the workers agree on, by either way of agreeing, equals what one process would have learned."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from pyspark.sql import SparkSession
+from torch.nn import functional
+
+from dlsql import options
+from dlsql.training import rounds
+from dlsql.training.pack import Blocks
+from udfs.batches import Batch, Block, batches
+from udfs.spec import Label, LocalSteps, NetworkSpec
+from udfs.state import State
+from udfs.train import initial_state, network
+
+WIDTH, RATE, BATCH = 5, 0.05, 16
+
+
+def worker_blocks(worker: int, rows: int, held_out: int = 0) -> list[Block]:
+    """A worker's blocks of 50 rows: a label that follows from the numbers, and a little noise."""
+    random = np.random.default_rng(worker)
+
+    def block(aside: bool, size: int) -> Block:
+        dense = random.normal(size=(size, WIDTH)).astype(np.float32)
+        label = (dense @ np.arange(WIDTH) + random.normal(size=size)).astype(np.float32)
+        weight = random.uniform(0.5, 2, size).astype(np.float32)
+        return worker, aside, size, dense.tobytes(), b"", label.tobytes(), weight.tobytes()
+
+    sizes = [(aside, min(50, total - at)) for aside, total in ((False, rows), (True, held_out)) for at in range(0, total, 50)]
+    return [block(aside, size) for aside, size in sizes]
+
+
+def local_steps(optimizer: str = "SGD", **more: object) -> LocalSteps:
+    spec = NetworkSpec(WIDTH, (), (8,), 1, batch_norm=bool(more.pop("batch_norm", False)))
+    return LocalSteps(spec, "regression", "mse_loss", optimizer, BATCH, 7, 1, **more)  # type: ignore[arg-type]
+
+
+def train(spark: SparkSession, parts: list[list[Block]], steps: LocalSteps, epochs: int, **given: object) -> tuple[State, rounds.Progress]:
+    """What `run` gives for these blocks."""
+    settings = options.read((("model_type", "dnn_regressor"), ("learn_rate", RATE), ("batch_size", BATCH), ("early_stop", False),
+                             ("max_iterations", epochs), *given.items()))  # type: ignore[arg-type]  # fmt: skip
+    rdd = spark.sparkContext.parallelize(parts, len(parts)).flatMap(lambda part: part)
+    plan = rounds.Plan("test", settings, steps, None, Label("y", "double"))
+    start = initial_state(steps.network, 3)
+    return rounds.run(spark.sparkContext, Blocks(rdd, len(parts)), plan, start, None, lambda done: None, lambda last: None, lambda _, write: write())  # fmt: skip
+
+
+@pytest.fixture(params=["gang", "merge"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Both ways to agree: inside a round, and by the driver after each, as where no cores are free for all workers at once."""
+    if request.param == "merge":
+        monkeypatch.setattr(rounds, "slots", lambda context: 0)
+    yield request.param
+
+
+def reference(
+    parts: list[list[Block]], steps: LocalSteps, epochs: int, make: Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]
+) -> State:
+    """One process, plain PyTorch, on the workers' batches of each step joined to one."""
+    module = network(steps.network, initial_state(steps.network, 3)).train()
+    optimizer = make(list(module.parameters()))
+    for epoch in range(epochs):
+        streams = [{number: batch for number, _, batch in batches(steps, epoch, part, 0, 1 << 30)} for part in parts]
+        for number in range(max(map(len, streams))):
+            joint = joined([stream[number] for stream in streams if number in stream])
+            optimizer.zero_grad()
+            losses = functional.mse_loss(module(joint.dense, joint.codes)[:, 0], joint.label, reduction="none")
+            ((losses * joint.weight).sum() / joint.weight.sum()).backward()
+            optimizer.step()
+    return {f"network/{name}": tensor.detach().numpy() for name, tensor in module.state_dict().items()}
+
+
+def joined(parts: list[Batch]) -> Batch:
+    return Batch(*(torch.cat([getattr(part, name) for part in parts]) for name in ("dense", "codes", "label", "weight")))
+
+
+def distance(one: State, other: State) -> float:
+    """The largest relative difference of a tensor."""
+    keys = [key for key in other if key.startswith("network/")]
+    return max(float(np.abs(one[key] - other[key]).max() / np.abs(other[key]).max()) for key in keys)
+
+
+# 33 batches of 16 an epoch in the largest part: more than 100 steps in 4 epochs.
+UNEVEN = {1: (520,), 2: (520, 300), 4: (520, 300, 7, 0)}
+
+
+@pytest.mark.parametrize("workers", UNEVEN)
+def test_averaging_every_gradient_with_sgd_equals_one_process_on_the_joint_batches(spark: SparkSession, way: str, workers: int) -> None:
+    parts = [worker_blocks(i, rows) for i, rows in enumerate(UNEVEN[workers])]
+    epochs = 4 if way == "gang" else 1  # a job a step takes its time
+    state, _ = train(spark, parts, local_steps(), epochs, sync_every=1)
+    expected = reference(parts, local_steps(), epochs, lambda parameters: torch.optim.SGD(parameters, lr=RATE))
+    assert distance(state, expected) < 1e-5  # float32 sums of another order
+
+
+def test_averaging_every_gradient_is_exact_for_adam_too(spark: SparkSession, way: str) -> None:
+    parts = [worker_blocks(i, rows) for i, rows in enumerate((200, 90))]
+    state, _ = train(spark, parts, local_steps("Adam"), 1, sync_every=1)
+    expected = reference(parts, local_steps("Adam"), 1, lambda parameters: torch.optim.Adam(parameters, lr=RATE))
+    assert distance(state, expected) < 1e-4  # Adam divides by the gradient's size: its rounding grows where that is small
+
+
+@pytest.mark.parametrize(
+    ("steps", "given"),
+    [
+        (local_steps("Adam"), {"sync_every": 4}),
+        (local_steps("Adam", batch_norm=True), {"sync_every": 1}),
+        (local_steps("NAdam", batch_norm=True), {"sync_every": 5}),
+        (local_steps(outer_learn_rate=0.7, outer_momentum=0.9), {"sync_every": 3, "outer_learn_rate": 0.7, "outer_momentum": 0.9}),
+        (local_steps("ASGD", frozen=("layers.0",)), {"sync_every": 4}),
+    ],
+    ids=["adam", "synchronous", "batch norm", "outer", "frozen"],
+)
+def test_both_ways_of_agreeing_give_the_same_bits(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, steps: LocalSteps, given: dict[str, object]
+) -> None:
+    parts = [worker_blocks(i, rows, held_out=60) for i, rows in enumerate((150, 40))]
+    inside, seen = train(spark, parts, steps, 2, **given)
+    monkeypatch.setattr(rounds, "slots", lambda context: 0)
+    outside, seen_outside = train(spark, parts, steps, 2, **given)
+    assert inside.keys() == outside.keys()
+    assert all(np.array_equal(inside[key], outside[key]) for key in inside)
+    assert [one.eval_loss for one in seen.rounds] == [one.eval_loss for one in seen_outside.rounds if one.eval_loss is not None]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_where_rounds_are_cut_does_not_change_the_weights(spark: SparkSession, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    parts = [worker_blocks(i, 300) for i in range(workers)]
+    whole, _ = train(spark, parts, local_steps("Adam"), 2, sync_every=4)
+    monkeypatch.setattr(rounds, "_FIRST_STEPS", 4)
+    monkeypatch.setattr(rounds, "_ROUND_SECONDS", 0.0)
+    cut, progress = train(spark, parts, local_steps("Adam"), 2, sync_every=4)
+    assert len(progress.rounds) > 8
+    assert all(np.array_equal(whole[key], cut[key]) for key in whole)
+
+
+def test_a_worker_without_rows_holds_nobody_up(spark: SparkSession, way: str) -> None:
+    full, empty = worker_blocks(0, 100), list[Block]()
+    both, _ = train(spark, [full, empty], local_steps("Adam"), 2, sync_every=3)
+    alone, _ = train(spark, [full], local_steps("Adam"), 2, sync_every=3)
+    assert all(np.array_equal(both[key], alone[key]) for key in alone)
+
+
+def test_a_diverging_training_names_the_round(spark: SparkSession, way: str) -> None:
+    parts = [worker_blocks(i, 100) for i in range(2)]
+    with pytest.raises(
+        ValueError, match=r"\[DLSQL_DIVERGED\] The training loss became (nan|inf) in round \d+\. Lower learn_rate \(now 1e\+20\)"
+    ):
+        train(spark, parts, local_steps(), 20, sync_every=2, learn_rate=1e20)
