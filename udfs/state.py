@@ -46,7 +46,7 @@ def merge(states: Sequence[State], weights: Sequence[float]) -> State:
     merged: State = {}
     for key, first in states[0].items():
         values = [state[key] for state in states]
-        merged[key] = average(values, weights) if is_averaged(key, first) else np.maximum.reduce(values)
+        merged[key] = average(values, weights) if is_averaged(key, first) else np.asarray(np.maximum.reduce(values))
     return merged
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from udfs.batches import Batch, Block, as_batch, batches, seed_of
 from udfs.networks.mlp import Mlp
 from udfs.spec import LocalSteps, NetworkSpec, Shared
-from udfs.state import State, Vector, outer_step
+from udfs.state import State, outer_step
 from udfs.sync import Gang, Seat, gang
 
 LOSSES: dict[str, tuple[str, ...]] = {
@@ -148,27 +148,25 @@ class Learner:
             nn.utils.clip_grad_norm_(self.module.parameters(), self.steps.grad_clip)
         self.optimizer.step()
 
-    def gradient(self) -> Vector:
-        """The gradient of all parameters that move, zeros where there is none. [numbers]"""
-        parts = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in self.moving]
-        flat: Vector = torch.cat(parts).numpy()
-        return flat
+    def half(self) -> State:
+        """Half a step: the gradient of all parameters that move, zeros where there is none, and the buffers, such as batch norm's means."""
+        gradient = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in self.moving])
+        return {_GRADIENT: gradient.numpy(), **{f"network/{name}": buffer.numpy() for name, buffer in self.module.named_buffers()}}
 
-    def step_on(self, gradient: Vector) -> None:
-        """A step on another gradient, as `gradient` gives it."""
-        for parameter, part in zip(self.moving, torch.from_numpy(gradient).split([p.numel() for p in self.moving]), strict=True):
+    def finish(self, averaged: State) -> None:
+        """The other half: the optimiser's step on the workers' average gradient, with their average buffers."""
+        gradient = torch.from_numpy(averaged[_GRADIENT])
+        for parameter, part in zip(self.moving, gradient.split([p.numel() for p in self.moving]), strict=True):
             parameter.grad = part.view_as(parameter)
+        for name, buffer in self.module.named_buffers():
+            buffer.copy_(torch.from_numpy(averaged[f"network/{name}"]))
         self.step()
-
-    def buffers(self) -> State:
-        """What the network keeps beside its parameters, such as the running means of batch norm."""
-        return {f"network/{name}": buffer.numpy().copy() for name, buffer in self.module.named_buffers()}
 
     def state(self) -> State:
         """Everything that the next round goes on from."""
         slots = self.optimizer.state_dict()["state"].items()
         held = {
-            f"optimizer/{index}/{slot}": np.array(value)
+            f"optimizer/{index}/{slot}": value.numpy().copy() if isinstance(value, Tensor) else np.array(value)
             for index, of_parameter in slots
             for slot, value in of_parameter.items()
             if value is not None
@@ -247,7 +245,7 @@ def _alone(learner: Learner, this: Round, blocks: Iterable[Block]) -> Iterator[T
         if learner.take(this.epoch, number, worker, batch) and not exact:
             learner.step()
     if learner.rows:
-        yield learner.trained(worker, {_GRADIENT: learner.gradient(), **learner.buffers()} if exact else learner.state())
+        yield learner.trained(worker, learner.half() if exact else learner.state())
 
 
 def _together(learner: Learner, this: Round, blocks: Iterable[Block], state: State, together: Gang) -> Trained:
@@ -258,23 +256,24 @@ def _together(learner: Learner, this: Round, blocks: Iterable[Block], state: Sta
         taken = next(own, None)
         weight = 0.0 if taken is None else learner.take(this.epoch, *taken)
         if exact:
-            weights = together.gather([weight])[:, 0].tolist()
-            if any(weights):
-                learner.step_on(together.average(learner.gradient(), weights))
-        elif weight:
+            averaged = together.merge(learner.half(), weight)
+            if averaged is not None:
+                learner.finish(averaged)
+            continue
+        if weight:
             learner.step()
-        if number + 1 == end or (not exact and (number + 1) % this.sync_every == 0):
+        if number + 1 == end or (number + 1) % this.sync_every == 0:
             agreed, met = learner.meet(together, learner.rows - met, agreed), learner.rows
     for _ in own:
         pass
-    return learner.trained(together.rank, agreed if together.rank == 0 else {})
+    return learner.trained(together.rank, {} if together.rank else learner.state() if exact else agreed)
 
 
 def half_step(steps: LocalSteps, learning_rate: float, state: State, averaged: State) -> State:
     """The other half of a step that the workers began: the optimiser's, on their average gradient, with their average buffers."""
     learner = Learner(steps, learning_rate, state)
-    learner.step_on(averaged[_GRADIENT])
-    return {**learner.state(), **{key: value for key, value in averaged.items() if key != _GRADIENT}}
+    learner.finish(averaged)
+    return learner.state()
 
 
 def stepped_out(steps: LocalSteps, before: State, merged: State) -> State:

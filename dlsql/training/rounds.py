@@ -100,7 +100,7 @@ def run(
         progress.rounds.append(info)
         progress.epoch, progress.first = (this.epoch + 1, 0) if ends else (this.epoch, this.first + count)
         if ends:
-            _judge(progress, state, info, settings)
+            _judge(progress, state, settings)
         if number % settings.checkpoint_every == 0:
             behind("A checkpoint", partial(save, _checkpoint(progress, state)))
         behind("The progress", partial(on_round, list(progress.rounds)))
@@ -153,11 +153,14 @@ def _merged(steps: LocalSteps, this: Round, before: State, parts: list[Trained],
     return stepped_out(steps, before, merge(states, [part.rows for part in parts])) if parts else before
 
 
-def _judge(progress: Progress, state: State, info: RoundInfo, settings: Settings) -> None:
+def _judge(progress: Progress, state: State, settings: Settings) -> None:
     """After an epoch: is it the best, was there progress, is it time to stop? Early stopping as BigQuery ML defines it."""
-    loss = info.eval_loss if info.eval_loss is not None else info.train_loss
+    last = progress.rounds[-1]
+    epoch = [one for one in progress.rounds if one.epoch == last.epoch]
+    trained = sum(one.train_loss * one.rows for one in epoch) / sum(one.rows for one in epoch)
+    loss = trained if last.eval_loss is None else last.eval_loss
     if loss < progress.best_loss:
-        progress.best_loss, progress.best, progress.best_metrics = loss, state, dict(info.metrics)
+        progress.best_loss, progress.best, progress.best_metrics = loss, state, dict(last.metrics)
     if loss < progress.reference * (1 - settings.min_rel_progress):
         progress.reference, progress.stale = loss, 0
     else:
