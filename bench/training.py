@@ -1,7 +1,9 @@
-"""Samples a second of the training rounds, once warm, against plain PyTorch on all cores in the same run."""
+"""What a training's rounds, averagings and packing cost, each against plain PyTorch or the bare scan in the same run."""
 
+import statistics
 import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -10,9 +12,14 @@ import torch
 from pyspark.sql import SparkSession
 from torch import nn
 
+import dlsql
 from bench.tables import Row
+from dlsql import options
+from dlsql.training.pack import pack_rows
+from dlsql.training.profile import columns, profile
 
 ROWS, WIDTH, BATCH, RATE, THREADS = 60_000, 784, 256, 0.05, 2
+STEPS = ROWS // THREADS // BATCH  # an epoch, on each of two workers
 
 
 def run(spark: SparkSession) -> list[Row]:
@@ -20,30 +27,81 @@ def run(spark: SparkSession) -> list[Row]:
     random = np.random.default_rng(0)
     labels = random.integers(0, 10, ROWS)
     features = (random.random((10, WIDTH))[labels] + random.normal(0, 0.5, (ROWS, WIDTH))).astype(np.float32)
-    before = plain(features, labels)
-    ours = rounds(spark, features, labels)
-    peer = float(np.median([before, plain(features, labels)]))
-    return [Row("MLP, samples/s", f"{ours:,.0f}", f"{peer:,.0f} plain PyTorch, {THREADS} threads", f"{ours / peer:.2f}")]
-
-
-def rounds(spark: SparkSession, features: np.ndarray, labels: np.ndarray) -> float:
-    """The median rate of the rounds after the first two, which start workers and import torch."""
     with tempfile.TemporaryDirectory() as folder:
-        flat = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), WIDTH).cast(pa.list_(pa.float32()))
-        for half in range(2):
-            rows = slice(half * ROWS // 2, (half + 1) * ROWS // 2)
-            pq.write_table(pa.table({"x": flat[rows], "label": labels[rows]}), f"{folder}/{half}.parquet")
-        options = f"hidden_units = [512, 256], optimizer = 'sgd', learn_rate = {RATE}, batch_size = {BATCH}, max_iterations = 8"
-        spark.sql(
-            f"""CREATE OR REPLACE MODEL bench OPTIONS (model_type = 'dnn_classifier', {options}, early_stop = false, num_workers = 2,
-            data_split_method = 'no_split') AS SELECT * FROM parquet.`{folder}`"""
-        ).collect()
-    rates = spark.sql("SELECT rows_per_second FROM ML_TRAINING_INFO('bench') WHERE round > 2").toPandas()
-    return float(rates.rows_per_second.median())
+        digits, numbers, few = f"{folder}/digits", f"{folder}/numbers", f"{folder}/few"
+        _write(Path(digits), features, labels)
+        spark.range(1_000_000).selectExpr(*(f"rand({i}) AS c{i}" for i in range(20)), "id % 2 AS label").write.parquet(numbers)
+        spark.range(512).selectExpr("id * 1D AS x", "id * 2D AS label").write.parquet(few)
+        before = plain(features, labels)
+        once, often, synchronous = (_rate(spark, digits, every) for every in (10 * STEPS, -(-STEPS // 16), 1))
+        peer = statistics.median([before, plain(features, labels)])
+        beyond = 1000 * THREADS * BATCH * (1 / synchronous - 1 / once)  # of an iteration of both workers, above what they compute
+        return [
+            Row("one averaging an epoch, samples/s", f"{once:,.0f}", f"{peer:,.0f} plain PyTorch", f"{once / peer:.2f}", "1.0"),
+            Row("16 averagings an epoch, samples/s", f"{often:,.0f}", f"{peer:,.0f} plain PyTorch", f"{often / peer:.2f}", "0.85"),
+            Row("synchronous SGD, samples/s", f"{synchronous:,.0f}", f"{peer:,.0f} plain PyTorch", f"{synchronous / peer:.2f}"),
+            Row("  beyond its compute, an iteration", f"{beyond:.1f} ms", goal="10 ms"),
+            _price_of_a_round(spark, few),
+            _packing(spark, "60,000 x array of 784", digits),
+            _packing(spark, "1,000,000 x 20 columns", numbers),
+        ]
+
+
+def _write(folder: Path, features: np.ndarray, labels: np.ndarray) -> None:
+    folder.mkdir()
+    flat = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), WIDTH).cast(pa.list_(pa.float32()))
+    for half in range(2):
+        rows = slice(half * ROWS // 2, (half + 1) * ROWS // 2)
+        pq.write_table(pa.table({"x": flat[rows], "label": labels[rows]}), folder / f"{half}.parquet")
+
+
+def _train(spark: SparkSession, folder: str, kind: str, more: str) -> None:
+    fixed = f"model_type = '{kind}', optimizer = 'sgd', batch_size = {BATCH}, early_stop = false, data_split_method = 'no_split', {more}"
+    spark.sql(f"CREATE OR REPLACE MODEL bench OPTIONS ({fixed}) AS SELECT * FROM parquet.`{folder}`").collect()
+
+
+def _rate(spark: SparkSession, folder: str, every: int) -> float:
+    """The median of the epochs after the first two, which start workers and import torch."""
+    more = f"hidden_units = [512, 256], learn_rate = {RATE}, max_iterations = 8, num_workers = {THREADS}, sync_every = {every}"
+    _train(spark, folder, "dnn_classifier", more)
+    info = "SELECT sum(rows) / sum(seconds) AS rate FROM ML_TRAINING_INFO('bench') WHERE version = (SELECT max(version) FROM ML_MODEL_VERSIONS('bench'))"
+    rates = spark.sql(f"{info} AND epoch > 2 GROUP BY epoch").toPandas()
+    return float(rates.rate.median())
+
+
+def _price_of_a_round(spark: SparkSession, folder: str) -> Row:
+    """The seconds of a round that computes next to nothing: a linear model's two steps."""
+    _train(spark, folder, "linear_regressor", f"max_iterations = 30, num_workers = {THREADS}")
+    info = (
+        "SELECT seconds FROM ML_TRAINING_INFO('bench') WHERE round > 5 AND version = (SELECT max(version) FROM ML_MODEL_VERSIONS('bench'))"
+    )
+    price = float(spark.sql(info).toPandas().seconds.median())
+    return Row("a round that computes nothing", f"{1000 * price:.0f} ms", goal="120 ms")
+
+
+def _packing(spark: SparkSession, what: str, folder: str) -> Row:
+    """Rows to blocks, against the same table read and dropped."""
+    session = dlsql.attach(spark)
+    settings = options.read((("model_type", "dnn_classifier"), ("data_split_method", "no_split")))
+    chosen = columns(session.sql(f"SELECT * FROM parquet.`{folder}`"), settings)
+    rows = chosen.frame.count()
+    found = profile(chosen, settings, rows)
+    scans, packs = [], []
+    for _ in range(3):
+        began = time.perf_counter()
+        session.sql(f"SELECT * FROM parquet.`{folder}`").write.format("noop").mode("overwrite").save()
+        scans.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        blocks = pack_rows(found, settings, THREADS)
+        blocks.rdd.count()
+        packs.append(time.perf_counter() - began)
+        blocks.rdd.unpersist()
+    scan, pack = rows / min(scans), rows / min(packs)
+    return Row(f"packing {what}, rows/s", f"{pack:,.0f}", f"{scan:,.0f} bare scan", f"{pack / scan:.2f}", "0.5")
 
 
 def plain(features: np.ndarray, labels: np.ndarray) -> float:
-    """The same network, batches and optimiser in a loop of their own."""
+    """The same network, batches and optimiser in a loop of their own, on all cores."""
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(WIDTH, 512), nn.ReLU(), nn.Linear(512, 256), nn.ReLU(), nn.Linear(256, 10))

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -307,6 +308,12 @@ class Files:
         except (CapturedException, OSError) as e:
             reason = str(e).split("\n")[0]
         raise error("DLSQL_STORAGE", problem=f"Could not {verb} {path}: {reason}")
+
+
+def was_cancelled(raised: BaseException) -> bool:
+    """Whether somebody ended a job, or interrupted the thread of a statement between two jobs, as servers do for their clients."""
+    said = r"SPARK_JOB_CANCELLED|[Jj]ob \d+ cancelled|cancelled part of|java\.lang\.InterruptedException"
+    return isinstance(raised, KeyboardInterrupt) or bool(re.search(said, str(raised)))
 
 
 def slots(context: SparkContext) -> int:

@@ -19,7 +19,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from dlsql import inference, options, training
-from dlsql.bridge import Bridge
+from dlsql.bridge import Bridge, was_cancelled
 from dlsql.catalog import DEFAULT, Catalog, new_run
 from dlsql.errors import DataError, DlsqlError, error
 from dlsql.functions import MODEL_ROW, VERSION_ROW, local, model_rows, version_rows
@@ -167,7 +167,7 @@ def _train(client: Client, statement: CreateModel, settings: Settings, frame: Da
         if isinstance(e, DataError):  # going on from where it diverged would diverge again
             for path in checkpoints:
                 _quietly(partial(catalog.files.delete, path))
-        if _was_cancelled(e):
+        if was_cancelled(e):
             raise error("DLSQL_CANCELLED", name=name) from e
         raise
     catalog.unset_alias(name, DEFAULT)  # the new version is the default
@@ -186,12 +186,6 @@ def _quietly(clean: Callable[[], None]) -> None:
     """Cleaning up must not hide why it was needed; `vacuum` takes what stays."""
     with suppress(DlsqlError, PySparkException):
         clean()
-
-
-def _was_cancelled(raised: BaseException) -> bool:
-    return isinstance(raised, KeyboardInterrupt) or bool(
-        re.search(r"SPARK_JOB_CANCELLED|[Jj]ob \d+ cancelled|cancelled part of", str(raised))
-    )
 
 
 def _version(

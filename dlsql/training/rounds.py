@@ -9,9 +9,11 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from py4j.protocol import Py4JJavaError
 from pyspark import SparkContext
+from pyspark.errors import PySparkException
 
-from dlsql.bridge import slots
+from dlsql.bridge import slots, was_cancelled
 from dlsql.errors import error
 from dlsql.model import RoundInfo
 from dlsql.options import Settings
@@ -84,6 +86,7 @@ def run(
     has_held_out = any(held_out for _, held_out in rows)
     steps = math.ceil(max(training for training, _ in rows) / settings.batch_size)
     seconds_a_step: float | None = None
+    failures, most_failures = 0, int(context.getConf().get("spark.task.maxFailures", "4") or 4)
     while progress.epoch < settings.max_iterations and not progress.stopped:
         began = time.perf_counter()
         pace = _pace(context, blocks.workers, settings, steps)
@@ -93,8 +96,17 @@ def run(
         this = Round(progress.epoch, progress.first, count, rates[progress.epoch], every, ends and has_held_out)
         number = len(progress.rounds) + 1
         shown = f", loss {progress.rounds[-1].train_loss:.4g}" if progress.rounds else ""
-        with described(context, f"{plan.title}: round {number}, epoch {this.epoch + 1}/{settings.max_iterations}{shown}"):
-            state, parts, evaluated = _round(context, blocks, plan.steps, this, state, pace)
+        try:
+            with described(context, f"{plan.title}: round {number}, epoch {this.epoch + 1}/{settings.max_iterations}{shown}"):
+                state, parts, evaluated = _round(context, blocks, plan.steps, this, state, pace)
+        except (Py4JJavaError, PySparkException) as e:
+            # Spark starts a lost task anew, but not one of a barrier stage: there the round is begun anew, from the state before it,
+            # and by whichever way of agreeing the executors that are left allow.
+            failures += 1
+            if not pace.gang or failures >= most_failures or was_cancelled(e):
+                raise
+            continue
+        failures = 0
         seconds_a_step = (time.perf_counter() - began) / count
         info = _info(number, this, parts, evaluated, plan, time.perf_counter() - began)
         progress.rounds.append(info)

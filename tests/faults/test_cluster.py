@@ -1,0 +1,115 @@
+"""Trainings on executors in processes of their own, which are killed, stopped, sent away and added: the weights come out the same."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
+
+SCRIPT = Path(__file__).resolve().parent.parent / "workers" / "cluster.py"
+CONF = {
+    "spark.ui.enabled": "false",
+    "spark.sql.shuffle.partitions": "2",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.memory": "1g",
+    "spark.decommission.enabled": "true",
+    "spark.storage.decommission.enabled": "true",
+    "spark.speculation": "true",
+    "spark.speculation.interval": "100ms",
+    "spark.speculation.quantile": "0.5",
+    "spark.speculation.minTaskRuntime": "3s",
+}
+OPTIONS = "model_type = 'dnn_regressor', hidden_units = [64, 32], batch_size = 32, max_iterations = 10, early_stop = false"
+INSIDE = f"{OPTIONS}, num_workers = 2, sync_every = 10"  # two cores: the workers meet inside a round
+OUTSIDE = f"{OPTIONS}, num_workers = 3, sync_every = 32"  # three workers do not fit: the driver merges
+
+Train = Callable[[str, str, list[str]], dict[str, Any]]
+
+
+@contextmanager
+def application(folder: Path, master: str, conf: dict[str, str]) -> Iterator[Train]:
+    """A Spark application in a process of its own."""
+    command = [sys.executable, str(SCRIPT), json.dumps([str(folder / "warehouse"), master, conf])]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
+    assert process.stdin is not None and process.stdout is not None
+
+    def line() -> Any:
+        said = process.stdout.readline() if process.stdout else ""
+        assert said, (folder / "log").read_text()[-4000:]
+        return json.loads(said)
+
+    def train(name: str, options: str, faults: list[str]) -> dict[str, Any]:
+        print(json.dumps({"name": name, "options": options, "faults": faults}), file=process.stdin, flush=True)
+        told: dict[str, Any] = line()
+        return told
+
+    try:
+        assert line() == "ready"
+        yield train
+        process.stdin.close()
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Train]:
+    """Two executors with a core each."""
+    with application(tmp_path_factory.mktemp("cluster"), "local-cluster[2,1,1024]", CONF) as train:
+        yield train
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster: Train) -> dict[str, str]:
+    """The weights of trainings that nothing happened to, by their options."""
+    told = {options: cluster(name, options, []) for name, options in (("inside", INSIDE), ("outside", OUTSIDE))}
+    assert [(one.get("error"), one["cached"]) for one in told.values()] == [(None, 0)] * 2
+    return {options: one["weights"] for options, one in told.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "faults"),
+    [
+        ("killed_inside", INSIDE, ["kill_executor", "kill_executor"]),
+        ("killed_outside", OUTSIDE, ["kill_executor", "kill_executor"]),
+        ("out_of_memory_inside", INSIDE, ["kill_worker"]),  # what the kernel does to a worker that takes too much
+        ("out_of_memory_outside", OUTSIDE, ["kill_worker"]),
+        ("sent_away", INSIDE, ["decommission_executor"]),
+        ("hanging", OUTSIDE, ["hang_worker"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " not in value else "",
+)
+def test_what_happens_to_executors_does_not_change_the_weights(
+    cluster: Train, undisturbed: dict[str, str], name: str, options: str, faults: list[str]
+) -> None:
+    told = cluster(name, options, faults)
+    assert told.get("error") is None
+    assert told["happened"] == faults
+    assert told["weights"] == undisturbed[options]
+    assert told["cached"] == 0
+
+
+def test_executors_that_come_and_go_give_the_weights_of_those_that_stay(undisturbed: dict[str, str], tmp_path: Path) -> None:
+    """Under dynamic allocation Spark runs no barrier stages: the driver merges, and to the same bits."""
+    coming = {
+        "spark.dynamicAllocation.enabled": "true",
+        "spark.dynamicAllocation.shuffleTracking.enabled": "true",
+        "spark.dynamicAllocation.minExecutors": "1",
+        "spark.dynamicAllocation.initialExecutors": "1",
+        "spark.dynamicAllocation.maxExecutors": "2",
+        "spark.dynamicAllocation.executorIdleTimeout": "1s",
+        "spark.dynamicAllocation.cachedExecutorIdleTimeout": "2s",
+        "spark.dynamicAllocation.schedulerBacklogTimeout": "100ms",
+    }
+    with application(tmp_path, "local-cluster[2,1,1024]", CONF | coming) as train:
+        told = train("inside", f"{INSIDE}", ["kill_executor"])
+    assert told.get("error") is None
+    assert (told["happened"], told["weights"]) == (["kill_executor"], undisturbed[INSIDE])

@@ -1,0 +1,129 @@
+"""Executors in processes of their own on this machine: trains a model while something goes wrong, and tells what came of it.
+
+A line of JSON in, {"name", "options", "faults"}; a line out: the SHA-256 of the model's weights or the error, the rounds, and what is left.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+import dlsql
+
+warehouse, master, conf = json.loads(sys.argv[1])
+spark = dlsql.session(warehouse, master=master, name="cluster", conf=conf)
+context = spark.sparkContext
+spark.range(6000).selectExpr("id", *(f"sin(id * {i}) AS x{i}" for i in range(1, 13))).selectExpr(
+    "* EXCEPT (id)", "x1 * x2 + 3 * x3 - x4 * x5 + (id % 7) / 7 AS label"
+).write.mode("overwrite").saveAsTable("readings")
+
+
+def processes() -> Iterator[tuple[int, int, str]]:
+    """Pid, pid of the parent, command line."""
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                said = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                yield int(folder.name), int((folder / "stat").read_text().rpartition(")")[2].split()[1]), said
+            except OSError:
+                continue  # it has ended
+
+
+def executors() -> list[int]:
+    return sorted(pid for pid, _, said in processes() if "CoarseGrainedExecutorBackend" in said and str(context.applicationId) in said)
+
+
+def workers() -> list[int]:
+    """Python workers: what the daemons of the executors have forked."""
+    found = list(processes())
+    daemons = {pid for pid, parent, said in found if "pyspark.daemon" in said and parent in executors()}
+    return sorted(pid for pid, parent, said in found if "pyspark.daemon" in said and parent in daemons)
+
+
+def until(true: Callable[[], object], seconds: float = 100) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.02)
+
+
+def rounds(name: str) -> list[int]:
+    try:
+        return [row[0] for row in spark.sql(f"SELECT round FROM ML_TRAINING_INFO('{name}')").collect()]
+    except Exception:
+        return []  # nothing is known of it yet
+
+
+def busy() -> bool:
+    return bool(context.statusTracker().getActiveJobsIds())
+
+
+def kill_executor() -> None:
+    until(lambda: executors() and busy())
+    os.kill(executors()[0], signal.SIGKILL)
+
+
+def decommission_executor() -> None:
+    os.kill(executors()[0], signal.SIGPWR)
+
+
+def kill_worker() -> None:
+    until(lambda: workers() and busy())
+    os.kill(workers()[0], signal.SIGKILL)
+
+
+def hang_worker() -> None:
+    """Stops a worker in the middle of its task; a copy of the task must end in its place."""
+    until(lambda: workers() and busy())
+    stopped.append(workers()[0])
+    os.kill(stopped[0], signal.SIGSTOP)
+
+
+stopped: list[int] = []
+FAULTS = {f.__name__: f for f in (kill_executor, decommission_executor, kill_worker, hang_worker)}
+
+
+def train(name: str, options: str, faults: list[str]) -> dict[str, object]:
+    done = threading.Event()
+
+    def disturb() -> None:
+        seen = 0
+        for fault in faults:
+            until(lambda: len(rounds(name)) > seen or done.is_set())  # noqa: B023
+            if not done.is_set():
+                FAULTS[fault]()
+                happened.append(fault)
+                seen = len(rounds(name)) + 1
+
+    happened: list[str] = []
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    try:
+        row = spark.sql(f"CREATE MODEL {name} OPTIONS ({options}) AS SELECT * FROM readings").collect()[0]
+        with np.load(io.BytesIO((Path(row["uri"].removeprefix("file:")) / "weights.npz").read_bytes())) as stored:
+            told: dict[str, object] = {"weights": hashlib.sha256(b"".join(stored[key].tobytes() for key in stored.files)).hexdigest()}
+    except Exception as e:
+        told = {"error": str(e)}
+    done.set()
+    thread.join()
+    for pid in stopped:
+        with contextlib.suppress(ProcessLookupError):  # Spark has ended it
+            os.kill(pid, signal.SIGCONT)
+    stopped.clear()
+    left = context._jsc.getPersistentRDDs().size()
+    return {**told, "happened": happened, "rounds": len(rounds(name)), "cached": left, "executors": len(executors())}
+
+
+print(json.dumps("ready"), flush=True)
+for line in sys.stdin:
+    print(json.dumps(train(**json.loads(line))), flush=True)
+spark.stop()
