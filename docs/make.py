@@ -34,7 +34,7 @@ def _default(value: object) -> str:
     if value is None or value == ():
         return "—"
     if isinstance(value, tuple):
-        return f"`{value[0]}`" if value[1:] == ((),) else f"`{list(value)}`"
+        return "`constant`" if value == (("constant", ()),) else f"`{list(value)}`"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from dlsql import options
 from dlsql.training import rounds
-from dlsql.training.pack import Blocks
+from dlsql.training.pack import counted
 from udfs.batches import Batch, Block, batches
 from udfs.spec import Label, LocalSteps, NetworkSpec
 from udfs.state import State
@@ -43,9 +43,9 @@ def train(spark: SparkSession, parts: list[list[Block]], steps: LocalSteps, epoc
     settings = options.read((("model_type", "dnn_regressor"), ("learn_rate", RATE), ("batch_size", BATCH), ("early_stop", False),
                              ("max_iterations", epochs), *given.items()))  # type: ignore[arg-type]  # fmt: skip
     rdd = spark.sparkContext.parallelize(parts, len(parts)).flatMap(lambda part: part)
-    plan = rounds.Plan("test", settings, steps, None, Label("y", "double"))
+    plan = rounds.Plan("test", settings, steps, [], Label("y", "double"))
     start = initial_state(steps.network, 3)
-    return rounds.run(spark.sparkContext, Blocks(rdd, len(parts)), plan, start, None, lambda done: None, lambda last: None, lambda _, write: write())  # fmt: skip
+    return rounds.run(spark.sparkContext, counted(rdd), plan, start, None, lambda done: None, lambda last: None, lambda _, write: write())  # fmt: skip
 
 
 @pytest.fixture(params=["gang", "merge"])

@@ -114,7 +114,8 @@ class LocalSteps:
     threads: int
     l1_reg: float = 0.0
     l2_reg: float = 0.0
-    grad_clip: float | None = None
+    grad_clip: float | None = None  # largest norm
+    grad_clip_value: float | None = None
     outer_learn_rate: float = 1.0
     outer_momentum: float = 0.0
     label_smoothing: float = 0.0

@@ -1,6 +1,6 @@
 """One round: a state and a worker's blocks -> the state after its local steps; all of it pure in its arguments and the seed."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -70,29 +70,51 @@ def optimizers() -> dict[str, str]:
 
 
 def schedules() -> dict[str, str]:
-    """The learning-rate schedules of torch by their name in lower case."""
+    """The learning-rate schedules of torch by their name in lower case, all that need no function and no other schedule."""
     kinds = vars(torch.optim.lr_scheduler).items()
     scheduler = torch.optim.lr_scheduler.LRScheduler
-    chains = ("LRScheduler", "_LRScheduler", "LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler", "ReduceLROnPlateau")
+    chains = ("LRScheduler", "_LRScheduler", "LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler")
     return {name.lower(): name for name, kind in kinds if isinstance(kind, type) and issubclass(kind, scheduler) and name not in chains}
 
 
-def learning_rates(schedule: str | None, arguments: Mapping[str, Any], rate: float, epochs: int) -> list[float]:
-    """The learning rate of each epoch.
+Schedule = tuple[str, Mapping[str, Any]]  # a class of torch.optim.lr_scheduler and its arguments, `epochs` among them for how long it lasts
 
-    >>> learning_rates("ExponentialLR", {"gamma": 0.5}, 0.1, 3)
+
+def learning_rate(schedule: Sequence[Schedule], rate: float, epochs: int, losses: Sequence[float]) -> float:
+    """The learning rate of the epoch after those that ended with `losses`, of `epochs` at most. None of the schedules: `rate` for good.
+
+    Schedules follow one another, each from `rate` on; each but the last lasts `epochs` epochs.
+
+    >>> [learning_rate([("ExponentialLR", {"gamma": 0.5})], 0.1, 3, [1.0] * epoch) for epoch in range(3)]
     [0.1, 0.05, 0.025]
+    >>> warm_up = [("LinearLR", {"epochs": 2, "start_factor": 0.5, "total_iters": 2}), ("ReduceLROnPlateau", {"patience": 0})]
+    >>> [round(learning_rate(warm_up, 0.1, 9, [1.0] * epoch), 6) for epoch in range(6)]
+    [0.05, 0.075, 0.1, 0.1, 0.01, 0.001]
     """
-    if schedule is None:
-        return [rate] * epochs
+    at = 0
+    for name, arguments in schedule:
+        given = dict(arguments)
+        lasts = int(given.pop("epochs", epochs - at))
+        if at + lasts > len(losses) or (name, arguments) == schedule[-1]:
+            return _scheduled(name, {**_filled_in(name, max(lasts, 1)), **given}, rate, losses[at:])
+        at += lasts
+    return rate
+
+
+def _filled_in(name: str, epochs: int) -> dict[str, Any]:
+    """Arguments that torch wants to be told and that follow from the training; momentum is the optimiser's own business."""
+    span = {"OneCycleLR": "total_steps", "CosineAnnealingLR": "T_max", "PolynomialLR": "total_iters"}
+    filled: dict[str, Any] = {span[name]: epochs} if name in span else {}
+    return filled | ({"cycle_momentum": False} if name in ("OneCycleLR", "CyclicLR") else {})
+
+
+def _scheduled(name: str, arguments: Mapping[str, Any], rate: float, losses: Sequence[float]) -> float:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=rate)
-    scheduler = getattr(torch.optim.lr_scheduler, schedule)(optimizer, **arguments)
-    rates = []
-    for _ in range(epochs):
-        rates.append(float(optimizer.param_groups[0]["lr"]))
+    scheduler = getattr(torch.optim.lr_scheduler, name)(optimizer, **arguments)
+    for loss in losses:
         optimizer.step()
-        scheduler.step()
-    return rates
+        scheduler.step(*([loss] if name == "ReduceLROnPlateau" else []))
+    return float(optimizer.param_groups[0]["lr"])
 
 
 def initial_state(spec: NetworkSpec, seed: int) -> State:
@@ -144,6 +166,8 @@ class Learner:
 
     def step(self) -> None:
         """The optimiser's step on the gradient that is there."""
+        if self.steps.grad_clip_value is not None:
+            nn.utils.clip_grad_value_(self.module.parameters(), self.steps.grad_clip_value)
         if self.steps.grad_clip is not None:
             nn.utils.clip_grad_norm_(self.module.parameters(), self.steps.grad_clip)
         self.optimizer.step()

@@ -19,13 +19,13 @@ from dlsql.model import Field, RoundInfo, Signature
 from dlsql.options import Settings
 from dlsql.training import checkpoint
 from dlsql.training.background import behind
-from dlsql.training.pack import pack_rows, workers
+from dlsql.training.pack import Blocks, pack_rows, workers
 from dlsql.training.profile import Columns, Profile, columns, profile
 from dlsql.training.rounds import Plan, described, run
 from udfs.preprocess import dense_width
 from udfs.spec import LocalSteps, NetworkSpec, Preprocess
 from udfs.state import State
-from udfs.train import LOSSES, initial_state, learning_rates, optimizers, parameter_count, schedules
+from udfs.train import LOSSES, Schedule, initial_state, learning_rate, optimizers, parameter_count, schedules
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +84,17 @@ def train(frame: DataFrame, job: Job) -> Trained:
     began = time.perf_counter()
     context = frame.sparkSession.sparkContext
     chosen = columns(frame, job.settings)
-    names = _torch_names(job.settings)
+    names, schedule = _torch_names(job.settings), _schedule(job.settings)
     with described(context, f"{job.title}: profiling the columns"):
         outline = _outline(frame, chosen, job)
     learned, spec = outline.found.learned, outline.network
     steps = _local_steps(job.settings, names, outline, int(context.getConf().get("spark.task.cpus", "1") or 1))
     state = _first_state(job, spec)
-    files, folder = job.files, job.checkpoints(_fingerprint(job, outline))
-    blocks = pack_rows(outline.found, job.settings, outline.workers)
+    with described(context, f"{job.title}: packing rows into blocks"):
+        blocks = pack_rows(outline.found, job.settings, outline.workers)
     try:
-        plan = Plan(job.title, job.settings, steps, names["lr_schedule"], learned.label)
+        files, folder = job.files, job.checkpoints(_fingerprint(job, outline, blocks))
+        plan = Plan(job.title, job.settings, steps, schedule, learned.label)
         last = checkpoint.load(files, folder) if files and job.settings.resume else None
         save = partial(checkpoint.save, files, folder) if files else lambda last: None
         with behind() as write:
@@ -111,6 +112,7 @@ def outline(frame: DataFrame, job: Job) -> Outline:
     """Everything up to the first step: the profile, the network and its size."""
     chosen = columns(frame, job.settings)
     _torch_names(job.settings)
+    _schedule(job.settings)
     with described(frame.sparkSession.sparkContext, f"explain {job.title}: profiling the columns"):
         return _outline(frame, chosen, job)
 
@@ -122,20 +124,29 @@ def signature(learned: Preprocess) -> Signature:
     return Signature(inputs, Field(learned.label.name, learned.label.type), task)
 
 
-def _torch_names(settings: Settings) -> dict[str, str | None]:
+def _torch_names(settings: Settings) -> dict[str, str]:
     """The options that name something of torch, in torch's own spelling."""
     losses = {name: name for name in LOSSES[settings.task]}
-    schedule, arguments = settings.lr_schedule
-    named = None if schedule == "constant" else _named("lr_schedule", schedule, schedules())
-    try:
-        learning_rates(named, dict(arguments), settings.learn_rate, settings.max_iterations)
-    except (TypeError, ValueError) as e:  # torch's own words on the schedule's arguments
-        raise error("DLSQL_OPTION_VALUE", option="lr_schedule", value=repr(settings.lr_schedule), expected=f"torch says: {e}.") from e
     return {
         "optimizer": _named("optimizer", settings.optimizer, optimizers()),
         "loss": _named("loss", settings.loss or LOSSES[settings.task][0], losses),
-        "lr_schedule": named,
     }
+
+
+def _schedule(settings: Settings) -> list[Schedule]:
+    """The learning-rate schedules in torch's own spelling; torch has looked at their arguments."""
+    found: list[Schedule] = [
+        (_named("lr_schedule", name, schedules()), dict(more)) for name, more in settings.lr_schedule if name != "constant"
+    ]
+    if missing := [name for name, more in found[:-1] if not isinstance(more.get("epochs"), int) or more["epochs"] < 1]:
+        expected = "each schedule but the last says for how many `epochs` it lasts."
+        raise error("DLSQL_OPTION_VALUE", option="lr_schedule", value=repr(missing[0]), expected=expected)
+    for one in found:
+        try:
+            learning_rate([one], settings.learn_rate, settings.max_iterations, [])
+        except (TypeError, ValueError) as e:  # torch's own words on the schedule's arguments
+            raise error("DLSQL_OPTION_VALUE", option="lr_schedule", value=repr(one), expected=f"torch says: {e}.") from e
+    return found
 
 
 def _named(option: str, given: str, known: Mapping[str, str]) -> str:
@@ -168,11 +179,12 @@ def _check_same_columns(chosen: Columns, learned: Preprocess) -> None:
         raise error("DLSQL_SHAPE", problem=f"warm_start goes on with the same feature columns in the same order: {said}.")
 
 
-def _local_steps(settings: Settings, names: Mapping[str, str | None], outline: Outline, threads: int) -> LocalSteps:
+def _local_steps(settings: Settings, names: Mapping[str, str], outline: Outline, threads: int) -> LocalSteps:
     return LocalSteps(
-        outline.network, settings.task, str(names["loss"]), str(names["optimizer"]), settings.batch_size, settings.seed, threads,
-        settings.l1_reg, settings.l2_reg, settings.grad_clip, settings.outer_learn_rate, settings.outer_momentum, settings.label_smoothing,
-        _class_weights(settings, outline.found), settings.freeze,
+        outline.network, settings.task, names["loss"], names["optimizer"], settings.batch_size, settings.seed, threads,
+        l1_reg=settings.l1_reg, l2_reg=settings.l2_reg, grad_clip=settings.grad_clip, grad_clip_value=settings.grad_clip_value,
+        outer_learn_rate=settings.outer_learn_rate, outer_momentum=settings.outer_momentum, label_smoothing=settings.label_smoothing,
+        class_weights=_class_weights(settings, outline.found), frozen=settings.freeze,
     )  # fmt: skip
 
 
@@ -215,12 +227,12 @@ def _check_frozen(settings: Settings, tensors: list[str]) -> None:
         raise error("DLSQL_OPTION_VALUE", option="freeze", value=repr(settings.freeze), expected="nothing is left to train.")
 
 
-def _fingerprint(job: Job, outline: Outline) -> str:
-    """A checkpoint belongs to the same title, options, columns, statistics and number of workers, and to no other training."""
+def _fingerprint(job: Job, outline: Outline, blocks: Blocks) -> str:
+    """A checkpoint belongs to the same title, options, columns, rows and number of workers, and to no other training."""
     found = outline.found
     started = "" if job.start is None else hashlib.sha256(_npz(job.start.state)).hexdigest()
     said = dataclasses.asdict(dataclasses.replace(job.settings, resume=True, checkpoint_every=1))
-    counted = [found.rows, found.skipped, outline.workers, list(found.class_counts), str(found.split_at)]
+    counted = [found.rows, found.skipped, outline.workers, list(found.class_counts), str(found.split_at), blocks.content]
     return checkpoint.fingerprint(job.title, json.dumps(said, default=str), found.learned.to_json(), json.dumps(counted), started)
 
 

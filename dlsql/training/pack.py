@@ -1,7 +1,10 @@
 """One job turns rows into blocks, kept by Spark: reading a block later is a memory copy and no row conversion."""
 
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from pyspark import RDD, StorageLevel
 from pyspark.sql import functions as F
@@ -19,7 +22,13 @@ class Blocks:
     """A partition for each worker: the blocks that it trains on, then those that it holds out."""
 
     rdd: "RDD[Block]"
-    workers: int
+    rows: tuple[tuple[int, int], ...]  # of each worker: to train on, and held out
+    content: int  # a checksum of all bytes in their order: it tells one training set from another
+
+    @property
+    def workers(self) -> int:
+        """How many tasks train."""
+        return len(self.rows)
 
 
 def workers(settings: Settings, rows: int, parallelism: int) -> int:
@@ -42,7 +51,27 @@ def pack_rows(found: Profile, settings: Settings, workers: int) -> Blocks:
     chosen = [worker.alias(_WORKER), aside.alias(_ASIDE), F.col(_HASH), *(column(name).alias(str(i)) for i, name in enumerate(parts))]
     rows = hashed.select(*chosen).repartitionById(workers, _WORKER).sortWithinPartitions(_ASIDE, _HASH).drop(_HASH)
     blocks = rows.mapInArrow(partial(pack, Packing(found.learned, columns.weight is not None)), BLOCK_SCHEMA)
-    return Blocks(blocks.rdd.map(tuple).persist(StorageLevel.MEMORY_AND_DISK), workers)
+    kept = blocks.rdd.map(tuple).persist(StorageLevel.MEMORY_AND_DISK)
+    try:
+        return counted(kept)
+    except BaseException:
+        kept.unpersist()
+        raise
+
+
+def counted(rdd: "RDD[Block]") -> Blocks:
+    """Makes the blocks, of which each partition holds one worker's."""
+
+    def count(partition: Any) -> Iterator[tuple[int, int, int]]:
+        rows, content = [0, 0], 0
+        for block in partition:
+            rows[block[1]] += block[2]
+            for buffer in block[3:]:
+                content = zlib.crc32(buffer, content)
+        yield rows[0], rows[1], content
+
+    found = list(rdd.context.runJob(rdd, count))
+    return Blocks(rdd, tuple((one[0], one[1]) for one in found), zlib.crc32(repr(found).encode()))
 
 
 _HASH, _WORKER, _ASIDE = "__dlsql_hash", "__dlsql_worker", "__dlsql_aside"

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ from dlsql.training.checkpoint import Checkpoint
 from dlsql.training.pack import Blocks
 from udfs.spec import Label, LocalSteps
 from udfs.state import State, merge
-from udfs.train import Evaluated, Round, Seated, Trained, evaluate, half_step, learning_rates, no_seat, stepped_out, train_round
+from udfs.train import Evaluated, Round, Schedule, Seated, Trained, evaluate, half_step, learning_rate, no_seat, stepped_out, train_round
 
 _AVERAGINGS = 16  # an epoch, by default
 _FIRST_STEPS, _ROUND_SECONDS = 256, 20.0  # a round is cut to this length: what a lost executor or a cancelled statement costs at most
@@ -36,7 +36,7 @@ class Plan:
     title: str  # for Spark's UI
     settings: Settings
     steps: LocalSteps
-    schedule: str | None  # a class of torch.optim.lr_scheduler
+    schedule: Sequence[Schedule]
     label: Label
 
 
@@ -57,6 +57,7 @@ class Progress:
     rounds: list[RoundInfo] = field(default_factory=list)
     epoch: int = 0
     first: int = 0  # step of the epoch
+    losses: list[float] = field(default_factory=list)  # of each epoch
     best_loss: float = math.inf
     best: State | None = None  # the state that the best epoch ended with
     best_metrics: dict[str, float] = field(default_factory=dict)
@@ -75,25 +76,24 @@ def run(
         DataError: there are no rows to train on, or the loss is no number any more.
     """
     settings = plan.settings
-    rates = learning_rates(plan.schedule, dict(settings.lr_schedule[1]), settings.learn_rate, settings.max_iterations)
     progress = Progress()
     if start is not None:
         state, progress = _resumed(start)
-    with described(context, f"{plan.title}: packing rows into blocks"):
-        rows = _rows_by_worker(context, blocks)
-    if not any(training for training, _ in rows):
+    if not any(training for training, _ in blocks.rows):
         raise error("DLSQL_TRAINING_DATA", problem="Every usable row is held out for evaluation; none is left to train on.")
-    has_held_out = any(held_out for _, held_out in rows)
-    steps = math.ceil(max(training for training, _ in rows) / settings.batch_size)
+    has_held_out = any(held_out for _, held_out in blocks.rows)
+    steps = math.ceil(max(training for training, _ in blocks.rows) / settings.batch_size)
     seconds_a_step: float | None = None
     failures, most_failures = 0, int(context.getConf().get("spark.task.maxFailures", "4") or 4)
     while progress.epoch < settings.max_iterations and not progress.stopped:
         began = time.perf_counter()
+        rate = learning_rate(plan.schedule, settings.learn_rate, settings.max_iterations, progress.losses)
         pace = _pace(context, blocks.workers, settings, steps)
-        count = min(_length(pace, seconds_a_step), steps - progress.first)
-        ends = progress.first + count == steps
+        left = math.inf if settings.max_steps is None else settings.max_steps - progress.epoch * steps - progress.first
+        count = int(min(_length(pace, seconds_a_step), steps - progress.first, left))
+        ends = count == left or progress.first + count == steps
         every = pace.steps + 1 if pace.free else pace.every
-        this = Round(progress.epoch, progress.first, count, rates[progress.epoch], every, ends and has_held_out)
+        this = Round(progress.epoch, progress.first, count, rate, every, ends and has_held_out)
         number = len(progress.rounds) + 1
         shown = f", loss {progress.rounds[-1].train_loss:.4g}" if progress.rounds else ""
         try:
@@ -113,6 +113,7 @@ def run(
         progress.epoch, progress.first = (this.epoch + 1, 0) if ends else (this.epoch, this.first + count)
         if ends:
             _judge(progress, state, settings)
+            progress.stopped |= count == left
         if number % settings.checkpoint_every == 0:
             behind("A checkpoint", partial(save, _checkpoint(progress, state)))
         behind("The progress", partial(on_round, list(progress.rounds)))
@@ -171,13 +172,27 @@ def _judge(progress: Progress, state: State, settings: Settings) -> None:
     epoch = [one for one in progress.rounds if one.epoch == last.epoch]
     trained = sum(one.train_loss * one.rows for one in epoch) / sum(one.rows for one in epoch)
     loss = trained if last.eval_loss is None else last.eval_loss
+    progress.losses.append(loss)
     if loss < progress.best_loss:
         progress.best_loss, progress.best, progress.best_metrics = loss, state, dict(last.metrics)
     if loss < progress.reference * (1 - settings.min_rel_progress):
         progress.reference, progress.stale = loss, 0
     else:
         progress.stale += 1
-    progress.stopped = settings.early_stop and progress.stale >= settings.patience
+    progress.stopped = (settings.early_stop and progress.stale >= settings.patience) or _is_enough(progress, loss, settings)
+
+
+def _is_enough(progress: Progress, loss: float, settings: Settings) -> bool:
+    """The other reasons to stop after an epoch."""
+    score = progress.rounds[-1].metrics.get(_SCORES[settings.task])
+    return bool(
+        (settings.min_loss is not None and loss <= settings.min_loss)
+        or (settings.max_score is not None and score is not None and score >= settings.max_score)
+        or (settings.max_seconds is not None and sum(one.seconds for one in progress.rounds) >= settings.max_seconds)
+    )
+
+
+_SCORES = {"classification": "accuracy", "regression": "r2_score"}
 
 
 def _info(number: int, this: Round, parts: list[Trained], evaluated: list[Evaluated], plan: Plan, seconds: float) -> RoundInfo:
@@ -211,19 +226,7 @@ def _resumed(start: Checkpoint) -> tuple[State, Progress]:
 
 
 _BEST = "best/"
-_CARRIED = ("epoch", "first", "best_loss", "best_metrics", "reference", "stale", "stopped")
-
-
-def _rows_by_worker(context: SparkContext, blocks: Blocks) -> list[tuple[int, int]]:
-    """How many rows each worker trains on, and how many it holds out."""
-
-    def count(partition: Any) -> Iterator[tuple[int, int]]:
-        rows = [0, 0]
-        for block in partition:
-            rows[block[1]] += block[2]
-        yield rows[0], rows[1]
-
-    return list(context.runJob(blocks.rdd, count))
+_CARRIED = ("epoch", "first", "losses", "best_loss", "best_metrics", "reference", "stale", "stopped")
 
 
 def _evaluate(context: SparkContext, blocks: Blocks, steps: LocalSteps, state: State, *, held_out: bool) -> list[Evaluated]:
