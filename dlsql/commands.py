@@ -22,6 +22,7 @@ from dlsql import inference, options, training
 from dlsql.bridge import Bridge, was_cancelled
 from dlsql.catalog import DEFAULT, Catalog, new_run
 from dlsql.errors import DataError, DlsqlError, error
+from dlsql.formats.tensorboard import events
 from dlsql.functions import MODEL_ROW, VERSION_ROW, local, model_rows, version_rows
 from dlsql.model import Field, RoundInfo, Version, ddl
 from dlsql.options import Settings
@@ -159,7 +160,7 @@ def _train(client: Client, statement: CreateModel, settings: Settings, frame: Da
 
             trained = training.train(frame, training.Job(title, settings, start, catalog.files, folder, on_round))
         catalog.write_rounds(name, run_id, trained.rounds)
-        for file, data in trained.files.items():
+        for file, data in {**trained.files, **events(trained.rounds)}.items():
             catalog.files.write(f"{uri}/{file}", data)
         version = catalog.register(_version(client, statement, settings, frame, trained, run_id, uri))
     except BaseException as e:

@@ -1,24 +1,15 @@
 """Trainings on executors in processes of their own, which are killed, stopped, sent away and added: the weights come out the same."""
 
-import json
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.faults.applications import Application, application
+
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
-SCRIPT = Path(__file__).resolve().parent.parent / "workers" / "cluster.py"
 CONF = {
-    "spark.ui.enabled": "false",
-    "spark.sql.shuffle.partitions": "2",
-    "spark.driver.bindAddress": "127.0.0.1",
-    "spark.driver.host": "127.0.0.1",
-    "spark.driver.memory": "1g",
     "spark.decommission.enabled": "true",
     "spark.storage.decommission.enabled": "true",
     "spark.speculation": "true",
@@ -30,47 +21,18 @@ OPTIONS = "model_type = 'dnn_regressor', hidden_units = [64, 32], batch_size = 3
 INSIDE = f"{OPTIONS}, num_workers = 2, sync_every = 10"  # two cores: the workers meet inside a round
 OUTSIDE = f"{OPTIONS}, num_workers = 3, sync_every = 32"  # three workers do not fit: the driver merges
 
-Train = Callable[[str, str, list[str]], dict[str, Any]]
-
-
-@contextmanager
-def application(folder: Path, master: str, conf: dict[str, str]) -> Iterator[Train]:
-    """A Spark application in a process of its own."""
-    command = [sys.executable, str(SCRIPT), json.dumps([str(folder / "warehouse"), master, conf])]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
-    assert process.stdin is not None and process.stdout is not None
-
-    def line() -> Any:
-        said = process.stdout.readline() if process.stdout else ""
-        assert said, (folder / "log").read_text()[-4000:]
-        return json.loads(said)
-
-    def train(name: str, options: str, faults: list[str]) -> dict[str, Any]:
-        print(json.dumps({"name": name, "options": options, "faults": faults}), file=process.stdin, flush=True)
-        told: dict[str, Any] = line()
-        return told
-
-    try:
-        assert line() == "ready"
-        yield train
-        process.stdin.close()
-        assert process.wait(60) == 0
-    finally:
-        process.kill()
-
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Train]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
     """Two executors with a core each."""
-    with application(tmp_path_factory.mktemp("cluster"), "local-cluster[2,1,1024]", CONF) as train:
-        yield train
+    with application(tmp_path_factory.mktemp("cluster"), "local-cluster[2,1,1024]", CONF) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
-def undisturbed(cluster: Train) -> dict[str, str]:
+def undisturbed(cluster: Application) -> dict[str, str]:
     """The weights of trainings that nothing happened to, by their options."""
-    told = {options: cluster(name, options, []) for name, options in (("inside", INSIDE), ("outside", OUTSIDE))}
+    told = {options: cluster.train(name, options, []) for name, options in (("inside", INSIDE), ("outside", OUTSIDE))}
     assert [(one.get("error"), one["cached"]) for one in told.values()] == [(None, 0)] * 2
     return {options: one["weights"] for options, one in told.items()}
 
@@ -88,9 +50,9 @@ def undisturbed(cluster: Train) -> dict[str, str]:
     ids=lambda value: value if isinstance(value, str) and " " not in value else "",
 )
 def test_what_happens_to_executors_does_not_change_the_weights(
-    cluster: Train, undisturbed: dict[str, str], name: str, options: str, faults: list[str]
+    cluster: Application, undisturbed: dict[str, str], name: str, options: str, faults: list[str]
 ) -> None:
-    told = cluster(name, options, faults)
+    told = cluster.train(name, options, faults)
     assert told.get("error") is None
     assert told["happened"] == faults
     assert told["weights"] == undisturbed[options]
@@ -109,7 +71,7 @@ def test_executors_that_come_and_go_give_the_weights_of_those_that_stay(undistur
         "spark.dynamicAllocation.cachedExecutorIdleTimeout": "2s",
         "spark.dynamicAllocation.schedulerBacklogTimeout": "100ms",
     }
-    with application(tmp_path, "local-cluster[2,1,1024]", CONF | coming) as train:
-        told = train("inside", f"{INSIDE}", ["kill_executor"])
+    with application(tmp_path, "local-cluster[2,1,1024]", CONF | coming) as running:
+        told = running.train("inside", INSIDE, ["kill_executor"])
     assert told.get("error") is None
     assert (told["happened"], told["weights"]) == (["kill_executor"], undisturbed[INSIDE])

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ import numpy as np
 import dlsql
 
 warehouse, master, conf = json.loads(sys.argv[1])
+started = datetime.now()
 spark = dlsql.session(warehouse, master=master, name="cluster", conf=conf)
 context = spark.sparkContext
 spark.range(6000).selectExpr("id", *(f"sin(id * {i}) AS x{i}" for i in range(1, 13))).selectExpr(
@@ -108,7 +110,7 @@ def train(name: str, options: str, faults: list[str]) -> dict[str, object]:
     thread = threading.Thread(target=disturb)
     thread.start()
     try:
-        row = spark.sql(f"CREATE MODEL {name} OPTIONS ({options}) AS SELECT * FROM readings").collect()[0]
+        row = spark.sql(f"CREATE OR REPLACE MODEL {name} OPTIONS ({options}) AS SELECT * FROM readings").collect()[0]
         with np.load(io.BytesIO((Path(row["uri"].removeprefix("file:")) / "weights.npz").read_bytes())) as stored:
             told: dict[str, object] = {"weights": hashlib.sha256(b"".join(stored[key].tobytes() for key in stored.files)).hexdigest()}
     except Exception as e:
@@ -119,6 +121,9 @@ def train(name: str, options: str, faults: list[str]) -> dict[str, object]:
         with contextlib.suppress(ProcessLookupError):  # Spark has ended it
             os.kill(pid, signal.SIGCONT)
     stopped.clear()
+    if "weights" in told:
+        began = spark.sql(f"SELECT min(at) FROM ML_TRAINING_INFO('{name}@v{row['version']}')").collect()[0][0]
+        told["resumed"] = began < started  # its first round is another process's
     left = context._jsc.getPersistentRDDs().size()
     return {**told, "happened": happened, "rounds": len(rounds(name)), "cached": left, "executors": len(executors())}
 
