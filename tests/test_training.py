@@ -229,5 +229,5 @@ def test_sync_every_step_with_sgd_equals_one_worker_on_the_joint_batches(spark: 
     query = "SELECT id % 50 * 1D AS x, id % 50 * 2D AS label FROM range(512)"
     options = "model_type = 'linear_regressor', optimizer = 'sgd', learn_rate = 0.1, max_iterations = 2, data_split_method = 'no_split'"
     one = train(spark, f"{options}, batch_size = 1000000", query, "joint")
-    two = train(spark, f"{options}, batch_size = 1000000, num_workers = 4, sync_every = 1", query, "apart")
+    two = train(spark, f"{options}, batch_size = 4000000, num_workers = 4, sync_every = 1", query, "apart")
     assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)

@@ -109,7 +109,7 @@ class LocalSteps:
     task: str  # classification | regression
     loss: str  # a function of torch.nn.functional
     optimizer: str  # a class of torch.optim
-    batch_size: int  # rows a step
+    batch_size: int  # rows a step of one worker
     seed: int
     threads: int
     l1_reg: float = 0.0

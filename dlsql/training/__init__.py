@@ -19,7 +19,7 @@ from dlsql.model import Field, RoundInfo, Signature
 from dlsql.options import Settings
 from dlsql.training import checkpoint
 from dlsql.training.background import behind
-from dlsql.training.pack import Blocks, pack_rows, workers
+from dlsql.training.pack import Blocks, local_batch, pack_rows, workers
 from dlsql.training.profile import Columns, Profile, columns, profile
 from dlsql.training.rounds import Plan, described, run
 from udfs.preprocess import dense_width
@@ -181,7 +181,8 @@ def _check_same_columns(chosen: Columns, learned: Preprocess) -> None:
 
 def _local_steps(settings: Settings, names: Mapping[str, str], outline: Outline, threads: int) -> LocalSteps:
     return LocalSteps(
-        outline.network, settings.task, names["loss"], names["optimizer"], settings.batch_size, settings.seed, threads,
+        outline.network, settings.task, names["loss"], names["optimizer"],
+        local_batch(settings, outline.found.rows, outline.workers), settings.seed, threads,
         l1_reg=settings.l1_reg, l2_reg=settings.l2_reg, grad_clip=settings.grad_clip, grad_clip_value=settings.grad_clip_value,
         outer_learn_rate=settings.outer_learn_rate, outer_momentum=settings.outer_momentum, label_smoothing=settings.label_smoothing,
         class_weights=_class_weights(settings, outline.found), frozen=settings.freeze,

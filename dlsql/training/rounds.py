@@ -82,7 +82,7 @@ def run(
     if not any(training for training, _ in blocks.rows):
         raise error("DLSQL_TRAINING_DATA", problem="Every usable row is held out for evaluation; none is left to train on.")
     has_held_out = any(held_out for _, held_out in blocks.rows)
-    steps = math.ceil(max(training for training, _ in blocks.rows) / settings.batch_size)
+    steps = math.ceil(max(training for training, _ in blocks.rows) / plan.steps.batch_size)
     seconds_a_step: float | None = None
     failures, most_failures = 0, int(context.getConf().get("spark.task.maxFailures", "4") or 4)
     while progress.epoch < settings.max_iterations and not progress.stopped:
