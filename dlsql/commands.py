@@ -223,7 +223,7 @@ def _explain(client: Client, statement: ExplainCreateModel) -> DataFrame:
         ("plan", "model", f"{create.name}, {settings.model_type}"),
         ("plan", "rows", f"{found.rows} usable, {found.skipped} left out"),
         ("plan", "held out", f"{settings.data_split_method}: {held_out}"),
-        ("plan", "rounds", f"{settings.max_iterations} epochs at most, {outline.workers} workers, batches of {settings.batch_size}"),
+        ("plan", "rounds", f"{settings.max_iterations} epochs at most, {outline.workers} workers, batches of {outline.batch} rows each"),
         *(("feature", one.name, _explained_feature(one)) for one in found.learned.features),
         ("label", found.learned.label.name, f"{found.learned.label.type}: " + _explained_label(found.learned)),
         ("network", "layers", " - ".join(map(str, (network.dense, *network.hidden_units, network.outputs)))),

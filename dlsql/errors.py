@@ -99,7 +99,7 @@ CONDITIONS: dict[str, tuple[type[DlsqlError], str]] = {
     "DLSQL_UNKNOWN_OPTION": (OptionError, "`{option}` is not an option of {where}.{hint}"),
     "DLSQL_OPTION_VALUE": (OptionError, "Option `{option}` is {value}; {expected}{hint}"),
     "DLSQL_TRAINING_DATA": (DataError, "{problem}"),
-    "DLSQL_DIVERGED": (DataError, "The training loss became {loss} in round {round}. Lower learn_rate (now {learn_rate}) or set grad_clip."),
+    "DLSQL_DIVERGED": (DataError, "{what} became {value} in round {round}. Lower learn_rate (now {learn_rate}) or set grad_clip."),
     "DLSQL_UNSUPPORTED": (UnsupportedError, "{feature} is not supported yet.{hint}"),
     "DLSQL_STORAGE": (StorageError, "{problem}"),
     "DLSQL_CATALOG": (StorageError, "{problem}"),

@@ -150,7 +150,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("grad_clip", _number(0, open_low=True), None, "Largest norm of a step's gradient; none by default."),
     Option("grad_clip_value", _number(0, open_low=True), None, "Largest size of each number of a step's gradient; none by default."),
-    Option("batch_size", _whole(1, 1 << 24), 256, "Rows a step of all workers together; in a large table of each, as long as an epoch keeps 1,000 steps."),
+    Option("batch_size", _whole(1, 1 << 24), 256, "Rows a step of all workers; of each in a large table, while an epoch keeps 1000 steps."),
     Option("max_iterations", _whole(1, 100_000), 10, "Epochs at most."),
     Option("early_stop", _flag(), True, "Stop when the evaluation loss stops falling."),
     Option("min_rel_progress", _number(0, 1), 0.01, "Relative fall of the loss that counts as progress."),

@@ -144,6 +144,7 @@ def test_rows_that_cannot_be_learned_from_are_left_out_and_counted(spark: SparkS
         ("batch_size = 3", "SELECT 1", "[DLSQL_OPTION_VALUE] Option `model_type` is not given;"),
         (LINEAR + ", learn_rate = HPARAM_RANGE(0.1, 1)", "SELECT 1", "[DLSQL_UNSUPPORTED] Searching `learn_rate` (HPARAM_RANGE, HPARAM_CANDIDATES) is not supported yet. SQLSTATE: 0A000"),
         (LINEAR + ", learn_rate = 1e30, optimizer = 'sgd'", "SELECT id AS x, id AS label FROM range(2000)", "[DLSQL_DIVERGED]"),
+        (LINEAR + ", learn_rate = 1e30, data_split_method = 'no_split'", "SELECT id AS x, id AS label FROM range(50)", "[DLSQL_DIVERGED]"),
         (LINEAR + ", freeze = ['layers']", "SELECT id AS x, id AS label FROM range(9)", "[DLSQL_OPTION_VALUE] Option `freeze` is ('layers',); nothing is left to train. SQLSTATE: 22023"),
         (CLASSES + ", class_weights = MAP('c', 2)", "SELECT id AS x, if(id > 4, 'a', 'b') AS label FROM range(9)", "[DLSQL_OPTION_VALUE] Option `class_weights` is 'c'; it is no class of `label`: a, b. SQLSTATE: 22023"),
         (LINEAR + ", warm_start = true", "SELECT id AS x, id AS label FROM range(9)", "[DLSQL_OPTION_VALUE] Option `warm_start` is TRUE; there is no earlier version of `lab.fresh` to go on from. SQLSTATE: 22023"),

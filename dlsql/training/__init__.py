@@ -71,6 +71,7 @@ class Outline:
     network: NetworkSpec
     parameters: int
     workers: int
+    batch: int  # rows a step of one worker
 
 
 def train(frame: DataFrame, job: Job) -> Trained:
@@ -168,7 +169,8 @@ def _outline(frame: DataFrame, chosen: Columns, job: Job) -> Outline:
         found.learned.label.outputs, settings.activation_fn, settings.dropout, settings.batch_norm,
     )  # fmt: skip
     parallelism = frame.sparkSession.sparkContext.defaultParallelism
-    return Outline(found, spec, parameter_count(spec), workers(settings, found.rows, parallelism))
+    count = workers(settings, found.rows, parallelism)
+    return Outline(found, spec, parameter_count(spec), count, local_batch(settings, found.rows, count))
 
 
 def _check_same_columns(chosen: Columns, learned: Preprocess) -> None:
@@ -182,7 +184,7 @@ def _check_same_columns(chosen: Columns, learned: Preprocess) -> None:
 def _local_steps(settings: Settings, names: Mapping[str, str], outline: Outline, threads: int) -> LocalSteps:
     return LocalSteps(
         outline.network, settings.task, names["loss"], names["optimizer"],
-        local_batch(settings, outline.found.rows, outline.workers), settings.seed, threads,
+        outline.batch, settings.seed, threads,
         l1_reg=settings.l1_reg, l2_reg=settings.l2_reg, grad_clip=settings.grad_clip, grad_clip_value=settings.grad_clip_value,
         outer_learn_rate=settings.outer_learn_rate, outer_momentum=settings.outer_momentum, label_smoothing=settings.label_smoothing,
         class_weights=_class_weights(settings, outline.found), frozen=settings.freeze,

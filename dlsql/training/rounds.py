@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+import numpy as np
 from py4j.protocol import Py4JJavaError
 from pyspark import SparkContext
 from pyspark.errors import PySparkException
@@ -109,6 +110,7 @@ def run(
         failures = 0
         seconds_a_step = (time.perf_counter() - began) / count
         info = _info(number, this, parts, evaluated, plan, time.perf_counter() - began)
+        _check_finite(state, number, this)
         progress.rounds.append(info)
         progress.epoch, progress.first = (this.epoch + 1, 0) if ends else (this.epoch, this.first + count)
         if ends:
@@ -195,6 +197,14 @@ def _is_enough(progress: Progress, loss: float, settings: Settings) -> bool:
 _SCORES = {"classification": "accuracy", "regression": "r2_score"}
 
 
+def _check_finite(state: State, number: int, this: Round) -> None:
+    """Raises DataError for a weight that is no number: a round's loss is that of the weights before its last steps."""
+    strange = [values[~np.isfinite(values)] for key, values in state.items() if key.startswith("network/") and values.dtype.kind == "f"]
+    for values in strange:
+        if len(values):
+            raise error("DLSQL_DIVERGED", what="A weight", value=float(values[0]), round=number, learn_rate=this.learning_rate)
+
+
 def _info(number: int, this: Round, parts: list[Trained], evaluated: list[Evaluated], plan: Plan, seconds: float) -> RoundInfo:
     """A round as a row. Raises DataError where its loss is no number."""
     rows = sum(part.rows for part in parts)
@@ -202,7 +212,7 @@ def _info(number: int, this: Round, parts: list[Trained], evaluated: list[Evalua
     eval_loss = metrics.loss(evaluated)
     for loss in (train_loss, eval_loss):
         if loss is not None and not math.isfinite(loss):
-            raise error("DLSQL_DIVERGED", loss=loss, round=number, learn_rate=this.learning_rate)
+            raise error("DLSQL_DIVERGED", what="The training loss", value=loss, round=number, learn_rate=this.learning_rate)
     counted = metrics.metrics(evaluated, plan.label)
     return RoundInfo(
         number, this.epoch + 1, rows, train_loss, eval_loss, counted, this.learning_rate, seconds, rows / seconds, datetime.now(UTC)
