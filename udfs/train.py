@@ -1,7 +1,9 @@
 """One round: a state and a worker's blocks -> the state after its local steps; all of it pure in its arguments and the seed."""
 
+import random
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from udfs.networks.mlp import Mlp
-from udfs.spec import LocalSteps, NetworkSpec, Shared
+from udfs import networks
+from udfs.errors import NetworkError
+from udfs.networks import code
+from udfs.spec import Code, LocalSteps, NetworkSpec, Shared
 
 State = dict[str, npt.NDArray[Any]]
 """Parameters and buffers as ``network/<name>``, the optimiser's tensors as ``optimizer/<index of the parameter>/<slot>``."""
@@ -103,20 +107,25 @@ def learning_rates(schedule: str | None, arguments: Mapping[str, Any], rate: flo
 
 def initial_state(spec: NetworkSpec, seed: int) -> State:
     """The parameters that every worker starts from."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return _network_state(Mlp(spec))
+    drawn = random.getstate()  # which Keras draws from
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            random.seed(seed)
+            return _network_state(networks.build(spec))
+    finally:
+        random.setstate(drawn)
 
 
 def parameter_count(spec: NetworkSpec) -> int:
-    """How many numbers are trained; nothing is allocated for them."""
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in Mlp(spec).parameters())
+    """How many numbers are trained; for the tabular kinds nothing is allocated for them."""
+    with torch.device("meta") if spec.builder == "perceptron" else nullcontext():
+        return sum(parameter.numel() for parameter in networks.build(spec).parameters() if parameter.requires_grad)
 
 
-def network(spec: NetworkSpec, state: State) -> Mlp:
+def network(spec: NetworkSpec, state: State) -> nn.Module:
     """The network in this state."""
-    module = Mlp(spec)
+    module = networks.build(spec)
     prefix = "network/"
     module.load_state_dict({key.removeprefix(prefix): torch.tensor(v) for key, v in state.items() if key.startswith(prefix)})
     return module
@@ -127,14 +136,16 @@ def train_round(steps: LocalSteps, this: Round, state: Shared, blocks: Iterable[
     torch.set_num_threads(steps.threads)
     module = network(steps.network, state.value).train()
     for name, parameter in module.named_parameters():
-        parameter.requires_grad_(not name.startswith(steps.frozen or ("\0",)))
+        if name.startswith(steps.frozen or ("\0",)):  # a network may have others that it never trains
+            parameter.requires_grad_(False)
+    one_is_none = networks.norms_over_rows(module)
     optimizer = _optimizer(steps, this, module, state.value)
     worker, rows, weight, loss = -1, 0, 0.0, 0.0
     for number, (worker, batch) in enumerate(_batches(steps, this.epoch, blocks)):
         # Blocks past the round's last step are read and left: a task that leaves input unread costs its Python worker.
         if number < this.first or (this.count is not None and number >= this.first + this.count):
             continue
-        if steps.network.batch_norm and len(batch.label) == 1:  # one row has no deviation to norm by
+        if one_is_none and len(batch.label) == 1:
             continue
         torch.manual_seed(_seed(steps.seed, this.epoch, worker, number))  # for dropout
         optimizer.zero_grad(set_to_none=True)
@@ -168,10 +179,43 @@ def evaluate(steps: LocalSteps, state: Shared, blocks: Iterable[Block]) -> Itera
 
 def _losses(steps: LocalSteps, outputs: Tensor, batch: Batch) -> Tensor:
     """The loss of each row times its weight. [rows]"""
+    if steps.own_loss is not None:
+        return _own_losses(steps.own_loss, outputs if steps.task == "classification" else outputs[:, 0], batch)
     more = {"label_smoothing": steps.label_smoothing} if steps.label_smoothing else {}
     outputs = outputs if steps.task == "classification" else outputs[:, 0]
     losses: Tensor = getattr(functional, steps.loss)(outputs, batch.label, reduction="none", **more) * batch.weight
     return losses
+
+
+def _own_losses(loss: Code, outputs: Tensor, batch: Batch) -> Tensor:
+    """The losses of a user's function times the weights; one loss of the whole batch counts for each of its rows. [rows]"""
+    losses = code.load(loss)(outputs, batch.label)
+    if not isinstance(losses, Tensor) or losses.shape not in ((), batch.label.shape):
+        found = f"a tensor {[*losses.shape]}" if isinstance(losses, Tensor) else f"a {type(losses).__name__}"
+        raise NetworkError(
+            f"`{loss.name}` gives {found} for {len(batch.label)} rows; a loss gives one number for each row, or one for all."
+        )
+    each: Tensor = losses * batch.weight
+    return each
+
+
+def try_loss(loss: Code, outputs: int, task: str) -> None:
+    """Calls a user's loss on two rows of nothing.
+
+    Raises:
+        NetworkError: it fails, or gives another shape than a loss has.
+    """
+    rows = Batch(
+        torch.zeros(2, 0), torch.zeros(2, 0), torch.zeros(2, dtype=torch.int64 if task == "classification" else None), torch.ones(2)
+    )
+    answers = torch.zeros((2, outputs) if task == "classification" else 2)
+    try:
+        _own_losses(loss, answers, rows)
+    except NetworkError:
+        raise
+    except Exception as e:
+        shown = f"outputs {[*answers.shape]} and labels {[*rows.label.shape]}"
+        raise NetworkError(f"`{loss.name}` fails, called with {shown}: {type(e).__name__}: {e}") from e
 
 
 def _penalty(steps: LocalSteps, module: nn.Module) -> Tensor:

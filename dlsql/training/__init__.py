@@ -17,12 +17,12 @@ from dlsql.errors import did_you_mean, error
 from dlsql.formats import onnx
 from dlsql.model import Field, RoundInfo, Signature
 from dlsql.options import Settings
-from dlsql.training import checkpoint
+from dlsql.training import checkpoint, own
 from dlsql.training.pack import pack_rows, workers
 from dlsql.training.profile import Columns, Profile, columns, profile
 from dlsql.training.rounds import Plan, described, run
 from udfs.preprocess import dense_width
-from udfs.spec import LocalSteps, NetworkSpec, Preprocess
+from udfs.spec import Code, LocalSteps, NetworkSpec, Preprocess
 from udfs.train import LOSSES, State, initial_state, learning_rates, optimizers, parameter_count, schedules
 
 
@@ -67,6 +67,7 @@ class Outline:
 
     found: Profile
     network: NetworkSpec
+    loss: Code | None  # of the user's own
     parameters: int
     workers: int
 
@@ -75,20 +76,20 @@ def train(frame: DataFrame, job: Job) -> Trained:
     """Trains a model on the rows of a query.
 
     Raises:
-        OptionError: an optimiser, loss or schedule that torch does not have, before any job starts.
+        OptionError: an optimiser, loss or schedule that torch does not have, or code that may not run here, before any job starts.
         NotFoundError, TypeMismatchError: a column is missing, or has a type that no network takes, before any job starts.
         DataError: there is nothing to learn from, or the loss became NaN.
     """
     began = time.perf_counter()
     context = frame.sparkSession.sparkContext
     chosen = columns(frame, job.settings)
-    names = _torch_names(job.settings)
+    names, code = _torch_names(job.settings), _own(frame, job.settings)
     with described(context, f"{job.title}: profiling the columns"):
-        outline = _outline(frame, chosen, job)
+        outline = _outline(frame, chosen, job, code)
     learned, spec = outline.found.learned, outline.network
     steps = _local_steps(job.settings, names, outline, int(context.getConf().get("spark.task.cpus", "1") or 1))
     state = _first_state(job, spec)
-    files, folder = job.files, job.checkpoints(_fingerprint(job, outline))
+    files, folder = job.files, job.checkpoints(_fingerprint(job, outline, state))
     blocks = pack_rows(outline.found, job.settings, outline.workers)
     try:
         plan = Plan(job.title, job.settings, steps, names["lr_schedule"], learned.label)
@@ -108,8 +109,13 @@ def outline(frame: DataFrame, job: Job) -> Outline:
     """Everything up to the first step: the profile, the network and its size."""
     chosen = columns(frame, job.settings)
     _torch_names(job.settings)
+    code = _own(frame, job.settings)
     with described(frame.sparkSession.sparkContext, f"explain {job.title}: profiling the columns"):
-        return _outline(frame, chosen, job)
+        return _outline(frame, chosen, job, code)
+
+
+def _own(frame: DataFrame, settings: Settings) -> own.Own:
+    return own.own(settings, frame.sparkSession.sparkContext.getConf().get(own.ALLOWED))
 
 
 def signature(learned: Preprocess) -> Signature:
@@ -130,7 +136,7 @@ def _torch_names(settings: Settings) -> dict[str, str | None]:
         raise error("DLSQL_OPTION_VALUE", option="lr_schedule", value=repr(settings.lr_schedule), expected=f"torch says: {e}.") from e
     return {
         "optimizer": _named("optimizer", settings.optimizer, optimizers()),
-        "loss": _named("loss", settings.loss or LOSSES[settings.task][0], losses),
+        "loss": _named("loss", LOSSES[settings.task][0] if settings.own_loss else settings.loss or LOSSES[settings.task][0], losses),
         "lr_schedule": named,
     }
 
@@ -142,19 +148,25 @@ def _named(option: str, given: str, known: Mapping[str, str]) -> str:
     return known[given.lower()]
 
 
-def _outline(frame: DataFrame, chosen: Columns, job: Job) -> Outline:
+def _outline(frame: DataFrame, chosen: Columns, job: Job, code: own.Own) -> Outline:
     settings = job.settings
     learned = job.start.learned if job.start is not None else None
     if learned is not None:
         _check_same_columns(chosen, learned)
     found = profile(chosen, settings, frame.count(), learned)
-    features = found.learned.features
-    spec = NetworkSpec(
-        dense_width(features), tuple(one.codes for one in features if one.kind == "category"), settings.hidden_units,
-        found.learned.label.outputs, settings.activation_fn, settings.dropout, settings.batch_norm,
-    )  # fmt: skip
+    spec = own.spec(settings, code, found.learned) if settings.own_network else _perceptron(settings, found.learned)
+    own.check(settings, code, spec)
     parallelism = frame.sparkSession.sparkContext.defaultParallelism
-    return Outline(found, spec, parameter_count(spec), workers(settings, found.rows, parallelism))
+    return Outline(found, spec, code.loss, parameter_count(spec), workers(settings, found.rows, parallelism))
+
+
+def _perceptron(settings: Settings, learned: Preprocess) -> NetworkSpec:
+    arguments = {
+        "hidden_units": settings.hidden_units, "activation": settings.activation_fn, "dropout": settings.dropout,
+        "batch_norm": settings.batch_norm,
+    }  # fmt: skip
+    codes = tuple(one.codes for one in learned.features if one.kind == "category")
+    return NetworkSpec(dense_width(learned.features), codes, learned.label.outputs, arguments=tuple(arguments.items()))
 
 
 def _check_same_columns(chosen: Columns, learned: Preprocess) -> None:
@@ -169,7 +181,7 @@ def _local_steps(settings: Settings, names: Mapping[str, str | None], outline: O
     return LocalSteps(
         outline.network, settings.task, str(names["loss"]), str(names["optimizer"]), settings.batch_size, settings.seed, threads,
         settings.l1_reg, settings.l2_reg, settings.grad_clip, settings.label_smoothing, _class_weights(settings, outline.found),
-        settings.freeze,
+        settings.freeze, outline.loss,
     )  # fmt: skip
 
 
@@ -212,12 +224,13 @@ def _check_frozen(settings: Settings, tensors: list[str]) -> None:
         raise error("DLSQL_OPTION_VALUE", option="freeze", value=repr(settings.freeze), expected="nothing is left to train.")
 
 
-def _fingerprint(job: Job, outline: Outline) -> str:
-    """A checkpoint belongs to the same title, options, columns, statistics and number of workers, and to no other training."""
+def _fingerprint(job: Job, outline: Outline, state: State) -> str:
+    """A checkpoint belongs to the same title, options, columns, statistics, number of workers and tensors, and to no other training."""
     found = outline.found
     started = "" if job.start is None else hashlib.sha256(_npz(job.start.state)).hexdigest()
     said = dataclasses.asdict(dataclasses.replace(job.settings, resume=True, checkpoint_every=1))
     counted = [found.rows, found.skipped, outline.workers, list(found.class_counts), str(found.split_at)]
+    counted.append([(key, value.shape) for key, value in state.items()])  # a factory may have changed under its name
     return checkpoint.fingerprint(job.title, json.dumps(said, default=str), found.learned.to_json(), json.dumps(counted), started)
 
 
@@ -226,7 +239,7 @@ def _artefact(spec: NetworkSpec, state: State, learned: Preprocess) -> dict[str,
     return {
         "model.onnx": onnx.export(spec, state),
         "preprocess.json": learned.to_json().encode(),
-        "network.json": json.dumps(dataclasses.asdict(spec)).encode(),
+        "network.json": json.dumps(spec.described()).encode(),
         "weights.npz": _npz(weights),
     }
 
