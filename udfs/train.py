@@ -199,6 +199,17 @@ def _own_losses(loss: Code, outputs: Tensor, batch: Batch) -> Tensor:
     return each
 
 
+def problem_of(spec: NetworkSpec, loss: Code | None, _: object) -> str | None:
+    """What keeps this process from building the network or loading the loss; None where nothing does."""
+    try:
+        networks.build(spec)
+        if loss is not None:
+            code.load(loss)
+    except NetworkError as e:
+        return e.problem
+    return None
+
+
 def try_loss(loss: Code, outputs: int, task: str) -> None:
     """Calls a user's loss on two rows of nothing.
 

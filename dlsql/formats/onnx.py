@@ -61,7 +61,8 @@ def disagreement(module: nn.Module, spec: NetworkSpec) -> str | None:
         Exception: torch cannot export it, or ONNX Runtime cannot run what it exported. There is no end to the kinds.
     """
     drawn = torch.Generator().manual_seed(0)
-    dense, codes = torch.randn(ROWS, spec.dense, generator=drawn), torch.zeros(ROWS, len(spec.codes), dtype=torch.int64)
+    dense = torch.randn(ROWS, spec.dense, generator=drawn)
+    codes = torch.arange(ROWS)[:, None] % torch.tensor(spec.codes, dtype=torch.int64)  # [rows, categories]
     for one in spec.inputs:
         if one.kind == "whole":  # tokens: 0 is one in every vocabulary
             dense[:, one.at : one.at + one.width] = 0.0

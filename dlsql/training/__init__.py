@@ -82,8 +82,8 @@ def train(frame: DataFrame, job: Job) -> Trained:
     """
     began = time.perf_counter()
     context = frame.sparkSession.sparkContext
+    names, code = _torch_names(job.settings), own.own(job.settings, context.getConf().get(own.ALLOWED))
     chosen = columns(frame, job.settings)
-    names, code = _torch_names(job.settings), _own(frame, job.settings)
     with described(context, f"{job.title}: profiling the columns"):
         outline = _outline(frame, chosen, job, code)
     learned, spec = outline.found.learned, outline.network
@@ -107,15 +107,12 @@ def train(frame: DataFrame, job: Job) -> Trained:
 
 def outline(frame: DataFrame, job: Job) -> Outline:
     """Everything up to the first step: the profile, the network and its size."""
-    chosen = columns(frame, job.settings)
+    context = frame.sparkSession.sparkContext
     _torch_names(job.settings)
-    code = _own(frame, job.settings)
-    with described(frame.sparkSession.sparkContext, f"explain {job.title}: profiling the columns"):
+    code = own.own(job.settings, context.getConf().get(own.ALLOWED))
+    chosen = columns(frame, job.settings)
+    with described(context, f"explain {job.title}: profiling the columns"):
         return _outline(frame, chosen, job, code)
-
-
-def _own(frame: DataFrame, settings: Settings) -> own.Own:
-    return own.own(settings, frame.sparkSession.sparkContext.getConf().get(own.ALLOWED))
 
 
 def signature(learned: Preprocess) -> Signature:
@@ -156,6 +153,7 @@ def _outline(frame: DataFrame, chosen: Columns, job: Job, code: own.Own) -> Outl
     found = profile(chosen, settings, frame.count(), learned)
     spec = own.spec(settings, code, found.learned) if settings.own_network else _perceptron(settings, found.learned)
     own.check(settings, code, spec)
+    own.check_workers(frame.sparkSession.sparkContext, code, spec)
     parallelism = frame.sparkSession.sparkContext.defaultParallelism
     return Outline(found, spec, code.loss, parameter_count(spec), workers(settings, found.rows, parallelism))
 

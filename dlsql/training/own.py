@@ -5,6 +5,9 @@ The order: `find` before any job starts, `spec` once the columns are known, `che
 
 import math
 from dataclasses import dataclass
+from functools import partial
+
+from pyspark import SparkContext
 
 from dlsql.code import ALLOWED, find, is_allowed
 from dlsql.errors import did_you_mean, error
@@ -16,9 +19,9 @@ from udfs.errors import NetworkError
 from udfs.networks import code
 from udfs.preprocess import dense_width
 from udfs.spec import Code, Input, NetworkSpec, Preprocess
-from udfs.train import try_loss
+from udfs.train import problem_of, try_loss
 
-__all__ = ["ALLOWED", "Own", "check", "own", "spec"]
+__all__ = ["ALLOWED", "Own", "check", "check_workers", "own", "spec"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,20 @@ def check(settings: Settings, chosen: Own, network: NetworkSpec) -> None:
             try_loss(chosen.loss, network.outputs, settings.task)
     except NetworkError as e:
         raise error("DLSQL_SHAPE", problem=e.problem) from e
+
+
+def check_workers(context: SparkContext, chosen: Own, network: NetworkSpec) -> None:
+    """Looks whether a worker has what the code wants, in one short job, where there is code that it might not have.
+
+    Raises:
+        TypeMismatchError: it has not.
+    """
+    of_here = network.factory is None or network.factory.name in networks.STOCK.values()
+    if of_here and network.builder != "keras" and chosen.loss is None:
+        return
+    problem = context.parallelize([0], 1).map(partial(problem_of, network, chosen.loss)).collect()[0]
+    if problem is not None:
+        raise error("DLSQL_SHAPE", problem=f"On the workers: {problem}")
 
 
 def _check_graph(network: NetworkSpec) -> None:

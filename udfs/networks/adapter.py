@@ -65,8 +65,10 @@ def of_module(spec: NetworkSpec) -> Adapter:
 
 def of_keras(spec: NetworkSpec) -> Adapter:
     """The network of an architecture in Keras JSON."""
-    from udfs.networks import keras
-
+    try:
+        from udfs.networks import keras
+    except ImportError as e:
+        raise NetworkError(f"`architecture` needs Keras, which cannot be imported: {e}. Run: pip install 'keras>=3.9'.") from e
     return _of_keras_model(spec, keras.from_json(dict(spec.arguments)["architecture"]))
 
 
@@ -84,7 +86,11 @@ def _made(spec: NetworkSpec, name: str, factory: Any) -> nn.Module:
         takes = set(inspect.signature(factory).parameters)
     except (TypeError, ValueError):  # of something built in
         takes = set()
-    offered = {"outputs": spec.outputs, "inputs": {one.name: one.shape for one in spec.inputs}}
+    offered = {
+        "outputs": spec.outputs,
+        "inputs": {one.name: one.shape for one in spec.inputs},
+        "codes": {one.name: one.codes for one in spec.inputs if one.kind == "code"},
+    }
     given = {**{key: value for key, value in offered.items() if key in takes}, **given}
     try:
         module = _alone(lambda: factory(**given))
@@ -179,8 +185,8 @@ def _mismatch(spec: NetworkSpec, names: list[str]) -> NetworkError:
 
 
 def tiny(spec: NetworkSpec, rows: int = 2) -> tuple[Tensor, Tensor]:
-    """A batch of nothing: dense [rows, numbers] and codes [rows, categories], all 0."""
-    return torch.zeros(rows, spec.dense), torch.zeros(rows, len(spec.codes), dtype=torch.int64)
+    """A batch of nothing: dense [rows, numbers], all 0, and codes [rows, categories], the last of each: an embedding has it, or is too small."""
+    return torch.zeros(rows, spec.dense), (torch.tensor(spec.codes, dtype=torch.int64) - 1).expand(rows, -1)
 
 
 def _ready(adapter: Adapter, spec: NetworkSpec) -> Adapter:
