@@ -34,6 +34,8 @@ def handed(option: str, given: Any) -> Iterator[str]:
         yield text
     finally:
         _PICKLES[text].pop()
+        if not _PICKLES[text]:
+            del _PICKLES[text]
 
 
 def find(option: str, text: str, allowed: str | None) -> Code:

@@ -20,6 +20,7 @@ import dlsql
 from dlsql import options
 from dlsql.errors import OptionError, TypeMismatchError
 from dlsql.formats import onnx
+from dlsql.ml import DLClassifier
 from dlsql.training import own
 from examples import datasets
 from udfs import networks
@@ -38,7 +39,7 @@ def spec_of(
 ) -> NetworkSpec:
     inputs, at = [], 0
     for name, shape in shapes.items():
-        inputs.append(Input(name, shape, kind, at))
+        inputs.append(Input(name, shape, kind, at, arguments.get("vocabulary", 0)))
         at += math.prod(shape)
     return NetworkSpec(at, (), outputs, "module", tuple(arguments.items()), factory, tuple(inputs))
 
@@ -460,7 +461,8 @@ OWN = f"{CLASSES}, module = 'shop_networks:Small'"
         (f"{CLASSES}", "SELECT area, encode(city, 'utf-8') AS city, kind FROM shops", "[DLSQL_COLUMN_TYPE] Column `city` is BINARY; a network takes numbers,"),
         (f"{OWN}, reshape = MAP('city', [1])", "SELECT area, encode(city, 'utf-8') AS city, kind FROM shops", "[DLSQL_SHAPE] Column `city` holds tensors of 3 to 4 bytes; a network takes tensors of one length. SQLSTATE: 42804"),
         (f"{OWN}, module_args = MAP('witdh', 3)", "SELECT area, city, kind FROM shops", "[DLSQL_SHAPE] `shop_networks:Small` fails, called with outputs = 3, inputs = {'area': (1,), 'city': ()}, codes = {'city': 5}, witdh = 3: TypeError: "),
-        (f"{CLASSES}, module = 'shop_networks:TooSmall'", "SELECT city, kind FROM shops", "[DLSQL_SHAPE] The network does not take city ['rows'] int64: IndexError: index out of range in self. SQLSTATE: 42804"),
+        (f"{CLASSES}, module = 'shop_networks:TooSmall'", "SELECT city, kind FROM shops", "[DLSQL_SHAPE] The network does not take city ['rows'] int64 up to 4: IndexError: index out of range in self SQLSTATE: 42804"),
+        (f"{CLASSES}, module = 'gru', module_args = MAP('vocabulary', 50)", "SELECT array(id, id + 1) AS words, id % 2 AS kind FROM range(50)", "[DLSQL_SHAPE] The network does not take words ['rows', 2] int64 up to 50: IndexError: index out of range in self SQLSTATE: 42804"),
         (f"{CLASSES}, module = 'shop_networks:three'", "SELECT area, kind % 2 AS kind FROM shops", "[DLSQL_SHAPE] The network gives a tensor ['rows', 3] for area ['rows', 1] float32; ['rows', 2] is wanted, one number for each class or value. A factory that takes `outputs` is told how many there are. SQLSTATE: 42804"),
         (f"{OWN}", "SELECT id AS area, 'a' AS city, id % 2 AS kind FROM range(20000000, 20000100)", "[DLSQL_SHAPE] Column `area` holds whole numbers up to 20000099; a network of your own takes them up to 16777216 exactly. Use standardize = TRUE, or cast the column to DOUBLE or STRING. SQLSTATE: 42804"),
         (f"{CLASSES}, architecture = '{lambda_layer()}'", NUMBERS, "[DLSQL_SHAPE] `architecture` holds keras.layers.Lambda; it takes Keras 3's own classes, without those that run code or read files. SQLSTATE: 42804"),
@@ -470,6 +472,19 @@ def test_what_does_not_fit_or_may_not_run_is_refused_and_registers_nothing(
     lab: SparkSession, options: str, query: str, message: str
 ) -> None:
     assert refusal(lab, options.replace("\\", "\\\\"), query).startswith(message)
+
+
+def test_no_statement_changes_what_may_run(lab: SparkSession) -> None:
+    lab.sql("SET spark.dlsql.allowed_modules = os")
+    assert "`os` may not run here." in refusal(lab, f"{CLASSES}, module = 'os:system'", NUMBERS)
+    lab.sql("RESET spark.dlsql.allowed_modules")
+
+
+def test_a_stage_of_pyspark_ml_takes_a_network_by_name(lab: SparkSession) -> None:
+    options = {"module": "mlp", "module_args": {"hidden_units": [16]}, "early_stop": False}
+    stage = DLClassifier(featuresCols=["area"], labelCol="high", maxIter=10, batchSize=32, learningRate=0.05, options=options)
+    rows = lab.sql("SELECT area, int(area > 0.5) AS high FROM shops")
+    assert stage.fit(rows).transform(rows).where("prediction = high").count() > 1100
 
 
 def test_an_architecture_of_keras_trains_from_sql(lab: SparkSession) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -84,15 +85,15 @@ def _misfit(feature: Feature, length: int) -> str:
     return f"`{feature.name}` holds {length} numbers a row; the model takes {feature.width}."
 
 
-def _scaled(feature: Feature, values: tensors.Floats, missing: tensors.Mask, bound: float | None) -> npt.NDArray[np.float32]:
+def _scaled(feature: Feature, values: npt.NDArray[Any], missing: tensors.Mask, bound: float | None) -> npt.NDArray[np.float32]:
     """values [rows, n] in deviations from their mean. One wild outlier would drown the rows beside it in a deep network: on the diamonds,
     R2 on held-out rows was 0.96 with two mistyped ones among 54,000 and 0.98 with the bound. A linear model goes on in its line.
     """
     scaled = values if feature.size else (values - np.array(feature.means)) / np.array(feature.scales)
-    if bound is not None:
+    if bound is not None and not feature.size:
         np.clip(scaled, -bound, bound, out=scaled)
     scaled[missing] = 0.0
-    narrow: npt.NDArray[np.float32] = scaled.astype(np.float32)
+    narrow: npt.NDArray[np.float32] = scaled.astype(np.float32, copy=False)
     return narrow
 
 
@@ -114,7 +115,10 @@ def _periods(feature: Feature) -> tuple[float, ...]:
     return (_WEEK, _YEAR) if feature.type == "date" else (_DAY, _WEEK, _YEAR)
 
 
-_MATRICES = {"numbers": tensors.lists, "bytes": tensors.packed}
+_MATRICES: dict[str, Callable[[pa.Array, int], tuple[npt.NDArray[Any], tensors.Mask, tensors.Mask]]] = {
+    "numbers": tensors.lists,
+    "bytes": tensors.packed,
+}
 _DENSE: dict[str, Callable[[Feature, pa.Array, float | None], npt.NDArray[np.float32]]] = {"number": _number, "time": _time}
 
 

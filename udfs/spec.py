@@ -112,7 +112,7 @@ class Input:
     shape: tuple[int, ...]  # of a row
     kind: str  # "float" and "whole" lie in `dense`, the latter becomes int64; "code" is a column of `codes`
     at: int  # its first column there
-    codes: int = 0  # of a "code": how many there are
+    codes: int = 0  # of a "code": how many there are; of "whole" numbers: one more than the largest, either side of 0
 
     @property
     def width(self) -> int:

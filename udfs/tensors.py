@@ -62,7 +62,7 @@ def lists(column: pa.Array, length: int) -> tuple[Floats, Mask, Mask]:
     return values, missing, (sizes >= 0) & ~fits
 
 
-def packed(column: pa.Array, length: int) -> tuple[Floats, Mask, Mask]:
+def packed(column: pa.Array, length: int) -> tuple[npt.NDArray[np.float32], Mask, Mask]:
     """A BINARY column of float32 numbers, little endian, as one matrix; what it returns is as for `lists`.
 
     >>> values, missing, wrong = packed(pa.array([np.array([1, 2], "<f4").tobytes(), None, b"abc"]), 2)
@@ -72,7 +72,7 @@ def packed(column: pa.Array, length: int) -> tuple[Floats, Mask, Mask]:
     rows = len(column)
     sizes = np.asarray(pc.fill_null(pc.binary_length(column), -1))
     fits = sizes == 4 * length
-    values: Floats = np.zeros((rows, length), dtype=np.float64)
+    values: npt.NDArray[np.float32] = np.zeros((rows, length), dtype=np.float32)
     missing: Mask = np.ones((rows, length), dtype=bool)
     whole = (column if fits.all() else column.filter(pa.array(fits))).cast(pa.large_binary())
     _, offsets, data = whole.buffers()

@@ -151,7 +151,7 @@ def _outline(frame: DataFrame, chosen: Columns, job: Job, code: own.Own) -> Outl
     if learned is not None:
         _check_same_columns(chosen, learned)
     found = profile(chosen, settings, frame.count(), learned)
-    spec = own.spec(settings, code, found.learned) if settings.own_network else _perceptron(settings, found.learned)
+    spec = own.spec(settings, code, found.learned, found.largest) if settings.own_network else _perceptron(settings, found.learned)
     own.check(settings, code, spec)
     own.check_workers(frame.sparkSession.sparkContext, code, spec)
     parallelism = frame.sparkSession.sparkContext.defaultParallelism

@@ -4,6 +4,7 @@ The order: `find` before any job starts, `spec` once the columns are known, `che
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -61,8 +62,8 @@ def _found(option: str, text: str, allowed: str | None) -> Code:
     return there
 
 
-def spec(settings: Settings, chosen: Own, learned: Preprocess) -> NetworkSpec:
-    """The network over these columns.
+def spec(settings: Settings, chosen: Own, learned: Preprocess, largest: Mapping[str, int]) -> NetworkSpec:
+    """The network over these columns. `largest` is how far their whole numbers go, by the column's name.
 
     Raises:
         TypeMismatchError: a shape of `reshape` has another size than its column.
@@ -70,11 +71,11 @@ def spec(settings: Settings, chosen: Own, learned: Preprocess) -> NetworkSpec:
     codes = tuple(one.codes for one in learned.features if one.kind == "category")
     whole = dense_width(learned.features), codes, learned.label.outputs
     if settings.architecture is not None:
-        return NetworkSpec(*whole, "keras", (("architecture", settings.architecture),), None, _inputs(settings, learned))
-    return NetworkSpec(*whole, "module", settings.module_args, chosen.module, _inputs(settings, learned))
+        return NetworkSpec(*whole, "keras", (("architecture", settings.architecture),), None, _inputs(settings, learned, largest))
+    return NetworkSpec(*whole, "module", settings.module_args, chosen.module, _inputs(settings, learned, largest))
 
 
-def _inputs(settings: Settings, learned: Preprocess) -> tuple[Input, ...]:
+def _inputs(settings: Settings, learned: Preprocess, largest: Mapping[str, int]) -> tuple[Input, ...]:
     """A tensor a column: strings [rows], numbers [rows, 1], arrays [rows, length], moments [rows, 5 or 7], unless `reshape` says."""
     shapes = {name.casefold(): shape for name, shape in settings.reshape}
     found: list[Input] = []
@@ -91,7 +92,8 @@ def _inputs(settings: Settings, learned: Preprocess) -> tuple[Input, ...]:
             codes += 1
         else:
             kind = "whole" if is_whole(feature.type) and not settings.standardize else "float"
-            found.append(Input(feature.name, shape, kind, dense))
+            codes_there = largest.get(feature.name, 0) + 1 if kind == "whole" else 0
+            found.append(Input(feature.name, shape, kind, dense, codes_there))
             dense += width
     return tuple(found)
 

@@ -6,6 +6,7 @@ Nothing here grows with the table on the driver: vocabularies and classes are ca
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +52,7 @@ class Profile:
     held_out: float  # share of the rows for evaluation
     split_at: Any  # seq: the value of the split column from which on rows are held out
     class_counts: tuple[int, ...]
+    largest: Mapping[str, int]  # of a network of one's own: how far from 0 a column's whole numbers go, by its name
 
 
 def columns(frame: DataFrame, settings: Settings) -> Columns:
@@ -174,7 +176,7 @@ def profile(columns: Columns, settings: Settings, total: int, learned: Preproces
             "DLSQL_TRAINING_DATA",
             problem=f"The training query gives {rows} usable row{'' if rows == 1 else 's'}{why}; training needs at least 2.",
         )
-    _check_whole(columns, statistics)
+    largest = _largest(columns, statistics)
     if learned is not None:
         counts = _recounted(columns, learned.label)
     else:
@@ -185,7 +187,7 @@ def profile(columns: Columns, settings: Settings, total: int, learned: Preproces
         learned = Preprocess(_with_arrays(columns, features, rows, settings.seed), label, bound)
     held_out = _held_out(settings, rows)
     split_at = _split_at(columns, settings, held_out)
-    return Profile(columns, learned, rows, total - rows, held_out, split_at, counts)
+    return Profile(columns, learned, rows, total - rows, held_out, split_at, counts, largest)
 
 
 def _number(columns: Columns, name: str) -> Column:
@@ -231,12 +233,13 @@ def _statistics(columns: Columns, settings: Settings) -> dict[str, Any]:
 _EXACT = 1 << 24  # whole numbers up to this are numbers of float32, which is what blocks hold
 
 
-def _check_whole(columns: Columns, statistics: dict[str, Any]) -> None:
-    for i, name in enumerate(columns.features):
-        largest = statistics.get(f"largest.{i}")
-        if largest is not None and largest > _EXACT:
-            problem = f"Column `{name}` holds whole numbers up to {largest:.0f}; a network of your own takes them up to {_EXACT} exactly."
+def _largest(columns: Columns, statistics: dict[str, Any]) -> dict[str, int]:
+    found = {name: int(statistics.get(f"largest.{i}") or 0) for i, name in enumerate(columns.features)}
+    for name, largest in found.items():
+        if largest > _EXACT:
+            problem = f"Column `{name}` holds whole numbers up to {largest}; a network of your own takes them up to {_EXACT} exactly."
             raise error("DLSQL_SHAPE", problem=f"{problem} Use standardize = TRUE, or cast the column to DOUBLE or STRING.")
+    return found
 
 
 def _steady(value: float | None, otherwise: float) -> float:

@@ -185,8 +185,14 @@ def _mismatch(spec: NetworkSpec, names: list[str]) -> NetworkError:
 
 
 def tiny(spec: NetworkSpec, rows: int = 2) -> tuple[Tensor, Tensor]:
-    """A batch of nothing: dense [rows, numbers], all 0, and codes [rows, categories], the last of each: an embedding has it, or is too small."""
-    return torch.zeros(rows, spec.dense), (torch.tensor(spec.codes, dtype=torch.int64) - 1).expand(rows, -1)
+    """Nothing, as far as a network goes: numbers are 0 in dense [rows, numbers]; whole ones and codes [rows, categories] are the largest
+    that there are, which an embedding that is too small does not have.
+    """
+    dense = torch.zeros(rows, spec.dense)
+    for one in spec.inputs:
+        if one.kind == "whole":
+            dense[:, one.at : one.at + one.width] = float(one.codes - 1)
+    return dense, (torch.tensor(spec.codes, dtype=torch.int64) - 1).expand(rows, -1)
 
 
 def _ready(adapter: Adapter, spec: NetworkSpec) -> Adapter:
@@ -213,4 +219,5 @@ def _ready(adapter: Adapter, spec: NetworkSpec) -> Adapter:
 
 
 def _shapes(spec: NetworkSpec) -> str:
-    return ", ".join(f"{one.name} {['rows', *one.shape]} {'float32' if one.kind == 'float' else 'int64'}" for one in spec.inputs)
+    kinds = {one.name: "float32" if one.kind == "float" else f"int64 up to {one.codes - 1}" for one in spec.inputs}
+    return ", ".join(f"{one.name} {['rows', *one.shape]} {kinds[one.name]}" for one in spec.inputs)

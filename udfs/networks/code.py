@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
@@ -9,8 +10,9 @@ from udfs.errors import NetworkError
 from udfs.spec import Code
 
 
+@lru_cache(maxsize=32)
 def load(code: Code) -> Any:
-    """What the code names. It may be anything: whoever calls looks whether it is what was wanted.
+    """What the code names, the same object each time. It may be anything: whoever calls looks whether it is what was wanted.
 
     Raises:
         NetworkError: this process cannot import it.
@@ -22,5 +24,6 @@ def load(code: Code) -> Any:
             return pickle.loads(code.pickled)
         module, _, function = code.name.partition(":")
         return getattr(import_module(module), function)
-    except (ImportError, AttributeError) as e:
-        raise NetworkError(f"`{code.name}` cannot be imported: {e}. Install it where the workers' Python finds it.") from e
+    except Exception as e:  # a module that is imported runs, and may raise anything
+        problem = f"`{code.name}` cannot be imported: {type(e).__name__}: {e}. Install it for the driver and the workers."
+        raise NetworkError(problem) from e
