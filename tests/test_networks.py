@@ -24,6 +24,7 @@ from dlsql.ml import DLClassifier
 from dlsql.training import own
 from examples import datasets
 from udfs import networks
+from udfs.engines import load
 from udfs.errors import NetworkError
 from udfs.networks import keras as keras_networks
 from udfs.spec import Code, Input, LocalSteps, NetworkSpec
@@ -56,11 +57,12 @@ def here(name: str) -> Code:
 
 STOCK = [
     ("mlp", (4,), "float", {}),
+    ("mlp", (4,), "whole", {}),
     ("mlp", (2, 3), "float", {"hidden_units": [8], "activation": "gelu", "dropout": 0.1}),
     ("lenet5", (1, 28, 28), "float", {}),
-    ("lenet5", (3, 12, 20), "float", {}),
+    ("lenet5", (3, 12, 20), "whole", {}),
     ("resnet", (3, 17, 16), "float", {}),
-    ("resnet", (1, 8, 8), "float", {"blocks": 2, "width": 4}),
+    ("resnet", (1, 8, 8), "whole", {"blocks": 2, "width": 4}),
     ("lstm", (7,), "float", {}),
     ("lstm", (7, 3), "float", {"layers": 2, "bidirectional": True, "dropout": 0.2, "units": 8}),
     ("lstm", (7,), "whole", {"vocabulary": 11}),
@@ -80,6 +82,8 @@ def test_a_stock_network_gives_a_number_for_each_output_and_its_graph_answers_as
     built = networks.build(spec).eval()
     assert built(torch.zeros(5, spec.dense), torch.zeros(5, 0, dtype=torch.int64)).shape == (5, 3)
     assert onnx.disagreement(built, spec) is None
+    scores = load("onnx", {"model.onnx": onnx.graph(built, spec)}, 1)
+    assert scores(np.zeros((0, spec.dense), np.float32), np.zeros((0, 0), np.int64)).shape == (0, 3)  # a batch of nothing but NULLs
 
 
 @pytest.mark.parametrize("name", networks.STOCK)
@@ -472,6 +476,15 @@ def test_what_does_not_fit_or_may_not_run_is_refused_and_registers_nothing(
     lab: SparkSession, options: str, query: str, message: str
 ) -> None:
     assert refusal(lab, options.replace("\\", "\\\\"), query).startswith(message)
+
+
+def test_a_null_array_gives_null_without_running_the_network(lab: SparkSession) -> None:
+    options = "model_type = 'dnn_classifier', input_label_cols = ['kind'], module = 'gru', max_iterations = 1"
+    create(lab, options, "SELECT array(id / 50D, id / 25D) AS steps, id % 2 AS kind FROM range(50)", "steps")
+    rows = lab.sql(
+        "SELECT PREDICT('steps', steps) IS NULL AS a FROM VALUES (CAST(NULL AS ARRAY<DECIMAL(20, 6)>)), (NULL) AS t(steps)"
+    ).collect()
+    assert [row["a"] for row in rows] == [True, True]
 
 
 def test_no_statement_changes_what_may_run(lab: SparkSession) -> None:

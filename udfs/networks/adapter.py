@@ -9,7 +9,9 @@ takes; else, where it takes one tensor and all columns are plain numbers, as tha
 """
 
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -60,7 +62,7 @@ def of_module(spec: NetworkSpec) -> Adapter:
     module = _made(spec, spec.factory.name, code.load(spec.factory))
     if _is_keras(module):
         return _of_keras_model(spec, module)
-    return _ready(Adapter(module, spec.inputs, _calling(spec, module, module, inspect.signature(module.forward))), spec)
+    return _ready(Adapter(module, spec.inputs, _calling(spec, module, inspect.signature(module.forward))), spec)
 
 
 def of_keras(spec: NetworkSpec) -> Adapter:
@@ -105,8 +107,6 @@ def _made(spec: NetworkSpec, name: str, factory: Any) -> nn.Module:
 
 def _alone(make: Callable[[], Any]) -> Any:
     """Makes a Keras model under the names that it has in a fresh process, so that its tensors are called the same wherever it is built."""
-    import sys
-
     if "keras" not in sys.modules:
         return make()
     from udfs.networks import keras
@@ -116,25 +116,34 @@ def _alone(make: Callable[[], Any]) -> Any:
 
 def _of_keras_model(spec: NetworkSpec, model: Any) -> Adapter:
     """Keras takes no notice of train() and eval(): it is told which of them it is in."""
-    names = [tensor.name for tensor in model.inputs] if getattr(model, "inputs", None) else None
-    adapter: Adapter
 
     def run(*args: Any, **kwargs: Any) -> Any:
         return model(*args, **kwargs, training=adapter.training)
 
-    if names is None:
-        call = _calling(spec, model, run, inspect.signature(model.call), ("training", "mask"))
-    elif {one.name.casefold() for one in spec.inputs} == {name.casefold() for name in names}:
-        own = {name.casefold(): name for name in names}
-        call = lambda given: run([_by_name(given, own)[name] for name in names] if len(names) > 1 else next(iter(given.values())))  # noqa: E731
-    elif len(names) == len(spec.inputs):
-        call = lambda given: run(list(given.values()) if len(names) > 1 else next(iter(given.values())))  # noqa: E731
-    elif len(names) == 1 and _are_plain(spec.inputs):
-        call = lambda given: run(_joined(given))  # noqa: E731
+    call: Call
+    if getattr(model, "inputs", None):
+        call = partial(_listed, run, _order(spec, [tensor.name for tensor in model.inputs]))
     else:
-        raise _mismatch(spec, names)
+        call = _calling(spec, run, inspect.signature(model.call), ("training", "mask"))
     adapter = Adapter(model, spec.inputs, call)
     return _ready(adapter, spec)
+
+
+def _order(spec: NetworkSpec, names: list[str]) -> list[str] | None:
+    """The columns in the order of a Keras model's inputs; None where they are one tensor."""
+    columns = {one.name.casefold(): one.name for one in spec.inputs}
+    if columns.keys() == {name.casefold() for name in names}:
+        return [columns[name.casefold()] for name in names]
+    if len(names) == len(columns):
+        return list(columns.values())
+    if len(names) == 1 and _are_plain(spec.inputs):
+        return None
+    raise _mismatch(spec, names)
+
+
+def _listed(run: Callable[..., Any], order: list[str] | None, given: Mapping[str, Tensor]) -> Any:
+    tensors = [_joined(given)] if order is None else [given[name] for name in order]
+    return run(tensors if len(tensors) > 1 else tensors[0])
 
 
 def _by_name(given: Mapping[str, Tensor], own: Mapping[str, str]) -> dict[str, Tensor]:
@@ -144,9 +153,7 @@ def _by_name(given: Mapping[str, Tensor], own: Mapping[str, str]) -> dict[str, T
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
-def _calling(
-    spec: NetworkSpec, module: nn.Module, run: Callable[..., Any], signature: inspect.Signature, besides: tuple[str, ...] = ()
-) -> Call:
+def _calling(spec: NetworkSpec, run: Callable[..., Any], signature: inspect.Signature, besides: tuple[str, ...] = ()) -> Call:
     """How the module is given its tensors."""
     takes = [one for one in signature.parameters.values() if one.name not in besides]
     own = {

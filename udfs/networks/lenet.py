@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from udfs.networks.shapes import the_image
+from udfs.networks.shapes import Numbers, the_image
 
 _LEAST = 12  # pixels a side: what two convolutions and two poolings leave something of
 
@@ -24,7 +24,7 @@ def lenet5(inputs: Mapping[str, tuple[int, ...]], outputs: int) -> nn.Module:
         raise ValueError(f"lenet5 takes images of at least {_LEAST} x {_LEAST}, and this is {height} x {width}.")
     high, wide = ((side // 2 - 4) // 2 for side in (height, width))
     features = nn.Sequential(
-        nn.Conv2d(channels, 6, 5, padding=2), nn.Tanh(), nn.AvgPool2d(2),  # [rows, 6, height / 2, width / 2]
+        Numbers(), nn.Conv2d(channels, 6, 5, padding=2), nn.Tanh(), nn.AvgPool2d(2),  # [rows, 6, height / 2, width / 2]
         nn.Conv2d(6, 16, 5), nn.Tanh(), nn.AvgPool2d(2), nn.Flatten(),  # [rows, 16 * high * wide]
     )  # fmt: skip
     head = nn.Sequential(nn.Linear(16 * high * wide, 120), nn.Tanh(), nn.Linear(120, 84), nn.Tanh(), nn.Linear(84, outputs))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from udfs.networks.shapes import Numbers
 from udfs.spec import NetworkSpec
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -96,7 +97,7 @@ def mlp(
     torch.Size([2, 3])
     """
     width = sum(math.prod(shape) for shape in inputs.values())
-    layers: list[nn.Module] = [nn.Flatten()]  # [rows, width]
+    layers: list[nn.Module] = [Numbers(), nn.Flatten()]  # [rows, width]
     for units in hidden_units:
         layers += [nn.Linear(width, units), ACTIVATIONS[activation](), *([nn.Dropout(dropout)] if dropout else [])]
         width = units

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.nn import functional
 
-from udfs.networks.shapes import the_image
+from udfs.networks.shapes import Numbers, the_image
 
 
 def resnet(inputs: Mapping[str, tuple[int, ...]], outputs: int, blocks: int = 1, width: int = 16) -> nn.Module:
@@ -16,7 +16,7 @@ def resnet(inputs: Mapping[str, tuple[int, ...]], outputs: int, blocks: int = 1,
     maps is a 1 x 1 convolution (the paper's option B).
     """
     channels, _, _ = the_image("resnet", inputs)
-    layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+    layers: list[nn.Module] = [Numbers(), nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
     before = width
     for stage in range(3):
         for block in range(blocks):

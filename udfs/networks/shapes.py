@@ -2,6 +2,16 @@
 
 from collections.abc import Mapping
 
+from torch import Tensor, nn
+
+
+class Numbers(nn.Module):
+    """Whole numbers as numbers: int64 or float32 [rows, *shape] -> float32 [rows, *shape]."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        """One batch."""
+        return values.float()
+
 
 def the_image(network: str, inputs: Mapping[str, tuple[int, ...]]) -> tuple[int, int, int]:
     """The one input as channels, height, width.
