@@ -21,6 +21,7 @@ from dlsql import options
 from dlsql.errors import OptionError, TypeMismatchError
 from dlsql.formats import onnx
 from dlsql.ml import DLClassifier
+from dlsql.parser import parse
 from dlsql.training import own
 from examples import datasets
 from udfs import networks
@@ -507,6 +508,8 @@ def test_an_architecture_of_keras_trains_from_sql(lab: SparkSession) -> None:
     row = create(lab, f"{CLASSES}, architecture = '{text}'", query, "of_json")
     assert row["metrics"]["accuracy"] > 0.9
     assert agrees(lab, "of_json", f"({query})", "kind") > 0.9
+    ((shown,),) = lab.sql("SHOW CREATE MODEL of_json").collect()
+    assert dict(parse(shown).options)["architecture"] == text
 
 
 # ---- From Python
