@@ -28,7 +28,7 @@ from udfs import networks
 from udfs.engines import load
 from udfs.errors import NetworkError
 from udfs.networks import keras as keras_networks
-from udfs.spec import Code, Input, LocalSteps, NetworkSpec
+from udfs.spec import Code, Feature, Input, Label, LocalSteps, NetworkSpec, Preprocess
 from udfs.train import Round, initial_state, network, train_round
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -217,6 +217,13 @@ def test_an_answer_of_one_number_a_row_may_have_no_axis_for_it() -> None:
 def test_a_network_that_builds_the_number_of_rows_in_gives_itself_away() -> None:
     spec = spec_of(here("RowsBuiltIn"), {"x": (2,)})
     assert onnx.disagreement(networks.build(spec), spec) == "it gives [2, 3] for 3 rows, and torch [3, 3]"
+
+
+def test_whole_numbers_that_an_earlier_version_scaled_stay_numbers_in_a_warm_start() -> None:
+    settings = options.read((("model_type", "dnn_regressor"), ("module", "mlp"), ("warm_start", True)))
+    scaled, raw = Feature("a", "int", "number", (5.0,), (2.0,)), Feature("b", "int", "number", (0.0,), (1.0,))
+    made = own.spec(settings, own.Own(networks.stock("mlp"), None), Preprocess((scaled, raw), Label("y", "double")), {"b": 9})
+    assert made.inputs == (Input("a", (1,), "float", 0), Input("b", (1,), "whole", 1, 10))
 
 
 @pytest.mark.parametrize("factory", ["NoGraph", "RowsBuiltIn"])

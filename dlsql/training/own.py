@@ -19,7 +19,7 @@ from udfs import networks
 from udfs.errors import NetworkError
 from udfs.networks import code
 from udfs.preprocess import dense_width
-from udfs.spec import Code, Input, NetworkSpec, Preprocess
+from udfs.spec import Code, Feature, Input, NetworkSpec, Preprocess
 from udfs.train import problem_of, try_loss
 
 __all__ = ["ALLOWED", "Own", "check", "check_workers", "own", "spec"]
@@ -91,11 +91,16 @@ def _inputs(settings: Settings, learned: Preprocess, largest: Mapping[str, int])
             found.append(Input(feature.name, shape, "code", codes, feature.codes))
             codes += 1
         else:
-            kind = "whole" if is_whole(feature.type) and not settings.standardize else "float"
+            kind = "whole" if is_whole(feature.type) and not settings.standardize and _is_raw(feature) else "float"
             codes_there = largest.get(feature.name, 0) + 1 if kind == "whole" else 0
             found.append(Input(feature.name, shape, kind, dense, codes_there))
             dense += width
     return tuple(found)
+
+
+def _is_raw(feature: Feature) -> bool:
+    """Whether its numbers are left as they are: a warm start goes on with what the earlier version learned."""
+    return feature.size > 0 or (feature.means, feature.scales) == ((0.0,), (1.0,))
 
 
 def check(settings: Settings, chosen: Own, network: NetworkSpec) -> None:
