@@ -58,5 +58,5 @@ $(STAMP): pyproject.toml constraints.txt
 	$(or $(shell "$(PYTHON)" --version 2>&1 | grep ^Python),not there). Install it (Debian: apt-get install python3 python3-venv) or run make PYTHON=/path/to/python3.11)):
 	@test -x .venv/bin/pip || { echo "Making .venv (a few minutes, once) ..."; "$(PYTHON)" -m venv .venv; }
 	@$(PIP) torch
-	@$(PIP) -e '.[dev,jdbc,bench,tensorboard]'
+	@$(PIP) -e '.[dev,jdbc,bench,keras,tensorboard]'
 	@touch $@

@@ -226,7 +226,7 @@ def _explain(client: Client, statement: ExplainCreateModel) -> DataFrame:
         ("plan", "rounds", f"{settings.max_iterations} epochs at most, {outline.workers} workers, batches of {outline.batch} rows each"),
         *(("feature", one.name, _explained_feature(one)) for one in found.learned.features),
         ("label", found.learned.label.name, f"{found.learned.label.type}: " + _explained_label(found.learned)),
-        ("network", "layers", " - ".join(map(str, (network.dense, *network.hidden_units, network.outputs)))),
+        ("network", "layers", network.layers),
         ("network", "parameters", str(outline.parameters)),
         ("memory", "blocks on the cluster", f"{found.rows * block_row / 1e6:.1f} MB"),
         ("memory", "state, each worker and the driver", f"{outline.parameters * 4 * 4 / 1e6:.1f} MB"),  # weights, gradients, two moments
@@ -237,8 +237,8 @@ def _explain(client: Client, statement: ExplainCreateModel) -> DataFrame:
 def _explained_feature(feature: Any) -> str:
     if feature.kind == "category":
         return f"{feature.type}: {len(feature.vocabulary)} words" + (", NULL" if feature.nulls_seen else "")
-    if feature.kind == "numbers":
-        return f"{feature.type}: {len(feature.means)} numbers, each scaled"
+    if feature.kind in ("numbers", "bytes"):
+        return f"{feature.type}: {feature.width} numbers, {'as they are' if feature.size else 'each scaled'}"
     return f"{feature.type}: mean {feature.means[0]:g}, deviation {feature.scales[0]:g}"
 
 

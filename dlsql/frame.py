@@ -9,6 +9,7 @@ with the text that SQL users see.
 
 import uuid
 from collections.abc import Mapping
+from contextlib import ExitStack
 from numbers import Integral, Real
 from typing import Any
 
@@ -16,6 +17,7 @@ from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.udf import UserDefinedFunction
 
+from dlsql import code
 from dlsql.errors import error
 from dlsql.parser import render
 from dlsql.session import attach, language
@@ -35,7 +37,8 @@ def train(
         if_not_exists: leave a model that exists as it is, and give its default version.
         comment: stored with the version.
         options: those of CREATE MODEL, e.g. `model_type="dnn_regressor"`. Their values are booleans, numbers, strings, lists, tuples and
-            dicts; None is as good as not given.
+            dicts; None is as good as not given. In a classic session `module` also takes a function or class that makes a torch module or a
+            Keras model, and `loss` a function of (outputs, labels).
 
     Returns:
         model, version, model_type, rows_trained, loss, metrics, seconds, uri of the version.
@@ -47,13 +50,28 @@ def train(
     """
     view = f"__dlsql_{uuid.uuid4().hex}"
     query = f"SELECT /* trained from a DataFrame, which this view was */ * FROM {view}"
-    statement = CreateModel(parse_name(name), as_options(options), query, replace=replace, if_not_exists=if_not_exists, comment=comment)
-    df.createOrReplaceTempView(view)
-    try:
-        # The view comes first: a session that does not know the language is cloned, with the views that it has.
-        return _knowing(df.sparkSession).sql(render(statement)).collect()[0]
-    finally:
-        df.sparkSession.catalog.dropTempView(view)
+    with ExitStack() as objects:
+        named = {option: _named(df.sparkSession, option, value, objects) for option, value in options.items()}
+        statement = CreateModel(parse_name(name), as_options(named), query, replace=replace, if_not_exists=if_not_exists, comment=comment)
+        df.createOrReplaceTempView(view)
+        try:
+            # The view comes first: a session that does not know the language is cloned, with the views that it has.
+            return _knowing(df.sparkSession).sql(render(statement)).collect()[0]
+        finally:
+            df.sparkSession.catalog.dropTempView(view)
+
+
+def _named(spark: SparkSession, option: str, value: Any, objects: ExitStack) -> Any:
+    """The value of an option; for code, the text that stands for it while `objects` lasts."""
+    if option.lower() not in _CODE or not callable(value):
+        return value
+    if not is_classic(spark):
+        hint = f" Name it, where the server has it and allows it: {option}='package.module:function'."
+        raise error("DLSQL_UNSUPPORTED", feature=f"A Python object as `{option}` over Spark Connect", hint=hint)
+    return objects.enter_context(code.handed(option.lower(), value))
+
+
+_CODE = ("module", "loss")  # options that take code
 
 
 def as_options(options: Mapping[str, Any]) -> Options:

@@ -15,7 +15,7 @@ _STRING = re.compile(r"(string( collate .*)?|varchar\(\d+\)|char\(\d+\))")
 
 
 def kind_of(type: str) -> str | None:
-    """How a column of this type enters a network: number, time, category or numbers; None for a type that does not.
+    """How a column of this type enters a network: number, time, category, numbers or bytes; None for a type that does not.
 
     >>> kind_of("decimal(10,2)"), kind_of("timestamp"), kind_of("array<float>"), kind_of("map<string,int>")
     ('number', 'time', 'numbers', None)
@@ -26,12 +26,23 @@ def kind_of(type: str) -> str | None:
         return "numbers"
     if type in _TIMES:
         return "time"
+    if type == "binary":
+        return "bytes"
     return "category" if _STRING.fullmatch(type) else None
+
+
+def is_whole(type: str) -> bool:
+    """Whether a column holds whole numbers, alone or in arrays.
+
+    >>> is_whole("bigint"), is_whole("array<int>"), is_whole("decimal(5,0)")
+    (True, True, False)
+    """
+    return type.removeprefix("array<").removesuffix(">") in ("tinyint", "smallint", "int", "bigint")
 
 
 def is_label_type(type: str) -> bool:
     """Whether a classifier's label can have this type: any scalar."""
-    return kind_of(type) in ("number", "time", "category") or type == "binary"
+    return kind_of(type) in ("number", "time", "category", "bytes")
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,6 +123,21 @@ def _schedule(value: Any) -> tuple[str, tuple[tuple[str, Any], ...]]:
     return str(value["name"]).lower(), tuple((k, v) for k, v in value.items() if k != "name")
 
 
+def _shapes(value: Any) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    if not isinstance(value, dict) or not value:
+        raise TypeError
+    sizes = _list_of(_whole(1, 1 << 24), "", shortest=0)
+    return tuple((name, sizes.read(shape)) for name, shape in value.items())
+
+
+def _arguments(value: Any) -> tuple[tuple[str, Any], ...]:
+    if not isinstance(value, dict):
+        raise TypeError
+    if not all(name.isidentifier() for name in value):
+        raise ValueError
+    return tuple(value.items())
+
+
 def _kind(value: Any) -> str:
     name = str(_text().read(value)).lower()
     name = SYNONYMS.get(name, name)
@@ -131,6 +146,15 @@ def _kind(value: Any) -> str:
     return name
 
 
+_LOSS = (
+    "Loss by its name in torch.nn.functional: cross_entropy for classifiers, mse_loss for regressors. Or a function of your own, "
+    "`package.module:function`, where spark.dlsql.allowed_modules names it."
+)
+_MODULE = (
+    "A network of your own: the factory `package.module:function`, where spark.dlsql.allowed_modules names it; for everyone `mlp`, "
+    "`lenet5`, `resnet`, `lstm`, `gru`, `transformer`."
+)
+
 OPTIONS: tuple[Option, ...] = (
     Option("model_type", Check("one of " + ", ".join(KINDS), _kind), None, "The kind of model. Required to train."),
     Option("input_label_cols", _list_of(_text(), "a list of one column name"), ("label",), "The label column."),
@@ -138,6 +162,11 @@ OPTIONS: tuple[Option, ...] = (
     Option("activation_fn", _one_of(ACTIVATIONS), "relu", "Activation after each hidden layer, by torch's name.", DNN),
     Option("dropout", _number(0, 1, open_high=True), 0.0, "Share of hidden units dropped in a training step.", DNN),
     Option("batch_norm", _flag(), False, "Normalise each hidden layer over the batch.", DNN),
+    Option("module", _text(), None, _MODULE, DNN),
+    Option("module_args", Check("MAP(argument, value, ...)", _arguments), (), "Arguments of the factory in `module`, by name.", DNN),
+    Option("architecture", _text(), None, "A network as Keras 3 writes it by to_json(); it runs no code.", DNN),
+    Option("reshape", Check("MAP(column, [size, ...], ...)", _shapes), (), "With a network of your own: the shape of a row's tensor.", DNN),
+    Option("standardize", _flag(), False, "With a network of your own: scale numbers as for the built-in ones.", DNN),
     Option("optimizer", _text(), "adam", "Any optimiser of torch.optim by name that steps on gradients alone."),
     Option("learn_rate", _number(0, open_low=True), 1e-3, "Learning rate of a step."),
     Option("l1_reg", _number(0), 0.0, "Weight of the sum of absolute weights in the loss."),
@@ -168,7 +197,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("warm_start", _flag(), False, "Go on from the default version, with what it learned of the columns."),
     Option("base_model", _text(), None, "Start from the tensors of another model where names and shapes agree."),
     Option("freeze", _list_of(_text(), "a list of tensor name prefixes"), (), "Tensors that do not move, by prefix of their name."),
-    Option("loss", _text(), None, "Loss by its name in torch.nn.functional: cross_entropy for classifiers, mse_loss for regressors."),
+    Option("loss", _text(), None, _LOSS),
     Option("label_smoothing", _number(0, 1, open_high=True), 0.0, "Share of a label's probability spread over all classes.", CLASSIFIERS),
     Option("sync_every", _whole(1), None, "Local steps between averagings, 1 for synchronous SGD; 16 averagings an epoch by default."),
     Option("outer_learn_rate", _number(0, open_low=True), 1.0, "Rate of the step from the last state to the workers' average (DiLoCo)."),
@@ -194,6 +223,11 @@ class Settings:
     activation_fn: str
     dropout: float
     batch_norm: bool
+    module: str | None
+    module_args: tuple[tuple[str, Any], ...]
+    architecture: str | None
+    reshape: tuple[tuple[str, tuple[int, ...]], ...]
+    standardize: bool
     optimizer: str
     learn_rate: float
     l1_reg: float
@@ -235,6 +269,21 @@ class Settings:
     def task(self) -> str:
         """classification or regression."""
         return "classification" if self.model_type in CLASSIFIERS else "regression"
+
+    @property
+    def own_network(self) -> bool:
+        """Whether the network is a factory's or an architecture, and not one of the built-in kinds."""
+        return self.module is not None or self.architecture is not None
+
+    @property
+    def own_loss(self) -> bool:
+        """Whether the loss is a function of the user's, and not one of torch's."""
+        return self.loss is not None and ":" in self.loss
+
+    @property
+    def scaled(self) -> bool:
+        """Whether the network sees numbers in deviations from their mean."""
+        return self.standardize or not self.own_network
 
     @property
     def label(self) -> str:
@@ -298,6 +347,17 @@ def _check_together(given: Mapping[str, Value], values: Mapping[str, Any]) -> No
 
     if len(values["input_label_cols"]) > 1:
         raise error("DLSQL_UNSUPPORTED", feature="A model with more than one label column (input_label_cols)")
+    if values["module"] and values["architecture"]:
+        refuse("module", "architecture is given too; choose one.")
+    own = values["module"] or values["architecture"]
+    for name in ("reshape", "standardize") if not own else ():
+        if name in given:
+            refuse(name, "it goes with a network of your own: module or architecture.")
+    if "module_args" in given and not values["module"]:
+        refuse("module_args", "it goes with module.")
+    for name in ("hidden_units", "activation_fn", "dropout", "batch_norm") if own else ():
+        if name in given:
+            refuse(name, "it is of the built-in network; what a factory takes goes into module_args.")
     if values["data_split_method"] in ("custom", "seq") and values["data_split_col"] is None:
         refuse("data_split_method", "it needs data_split_col.")
     if values["data_split_col"] is not None and values["data_split_method"] not in ("custom", "seq"):

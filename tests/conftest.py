@@ -20,6 +20,7 @@ CONF = {
     "spark.driver.memory": "2g",
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.driver.host": "127.0.0.1",
+    "spark.dlsql.allowed_modules": "shop_networks",  # tests/workers/shop_networks.py
 }
 
 

@@ -10,21 +10,26 @@ from dlsql.options import OPTIONS
 from docs.make import options_page
 
 ROOT = Path(__file__).resolve().parent.parent
-BLOCKS = re.findall(r"<!-- tested -->\n```(\w+)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+PAGES = ("README.md", "docs/networks.md")
+BLOCKS = [
+    (page, *block) for page in PAGES for block in re.findall(r"<!-- tested -->\n```(\w+)\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+]
 
 
 def statements(text: str) -> list[str]:
     return [one.strip() for one in re.sub(r"--[^\n]*", "", text).split(";") if one.strip()]
 
 
-@pytest.mark.parametrize(("language", "text"), BLOCKS, ids=[f"{i}-{language}" for i, (language, _) in enumerate(BLOCKS)])
-def test_the_readme_runs_as_it_stands(
-    spark: SparkSession, database: str, language: str, text: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("page", "language", "text"), BLOCKS, ids=[f"{i}-{Path(page).stem}-{language}" for i, (page, language, _) in enumerate(BLOCKS)]
+)
+def test_what_a_page_shows_runs_as_it_stands(
+    spark: SparkSession, database: str, page: str, language: str, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if language == "sql":
         for statement in statements(text):
             spark.sql(statement).collect()
-        spark.sql("DROP DATABASE sales CASCADE")
+        spark.sql("DROP DATABASE IF EXISTS sales CASCADE")
     else:
         exec(text, {"spark": spark})
         assert "+---" in capsys.readouterr().out

@@ -29,6 +29,7 @@ FLOORS = {
     "inference": 6,
     "formats": 6,
     "progress": 6,
+    "code": 6,
     "options": 7,
     "quoting": 7,
     "errors": 7,

@@ -34,7 +34,8 @@ def worker_blocks(worker: int, rows: int, held_out: int = 0) -> list[Block]:
 
 
 def local_steps(optimizer: str = "SGD", **more: object) -> LocalSteps:
-    spec = NetworkSpec(WIDTH, (), (8,), 1, batch_norm=bool(more.pop("batch_norm", False)))
+    arguments = {"hidden_units": (8,), "activation": "relu", "dropout": 0.0, "batch_norm": bool(more.pop("batch_norm", False))}
+    spec = NetworkSpec(WIDTH, (), 1, arguments=tuple(arguments.items()))
     return LocalSteps(spec, "regression", "mse_loss", optimizer, BATCH, 7, 1, **more)  # type: ignore[arg-type]
 
 

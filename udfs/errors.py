@@ -14,3 +14,18 @@ class ScoringError(ValueError):
 
     def __reduce__(self) -> tuple[type, tuple[str]]:
         return type(self), (self.problem,)
+
+
+class NetworkError(ValueError):
+    """A network that cannot be built as it was asked for. On the driver it becomes an error of the statement, with the same text.
+
+    >>> str(NetworkError("The factory gave a dict, which is no network."))
+    '[DLSQL_SHAPE] The factory gave a dict, which is no network. SQLSTATE: 42804'
+    """
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(f"[DLSQL_SHAPE] {problem} SQLSTATE: 42804")
+
+    def __reduce__(self) -> tuple[type, tuple[str]]:
+        return type(self), (self.problem,)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,15 +48,15 @@ def encode(learned: Preprocess, columns: Sequence[pa.Array]) -> Inputs:
     for feature, column in zip(learned.features, columns, strict=True):
         if feature.kind == "category":
             codes.append(tensors.codes(column, _vocabulary(feature.vocabulary), feature.nulls_seen))
-        elif feature.kind == "numbers":
-            values, missing, wrong = tensors.lists(column, len(feature.means))
+        elif feature.kind in _MATRICES:
+            values, missing, wrong = _MATRICES[feature.kind](column, feature.width)
             dense.append(_scaled(feature, values, missing, learned.bound))
             if len(learned.features) == 1:
                 absent |= missing.any(axis=1) & ~wrong
             if wrong.any():
                 misfit |= wrong
                 row = int(wrong.argmax())
-                misfits[row] = f"`{feature.name}` holds {len(column[row])} numbers a row; the model takes {len(feature.means)}."
+                misfits[row] = _misfit(feature, len(column[row].as_py()))
         else:
             dense.append(_DENSE[feature.kind](feature, column, learned.bound))
     return Inputs(
@@ -75,18 +76,24 @@ def dense_width(features: Sequence[Feature]) -> int:
 def _width(feature: Feature) -> int:
     if feature.kind == "time":
         return 1 + 2 * len(_periods(feature))
-    return 0 if feature.kind == "category" else len(feature.means)
+    return 0 if feature.kind == "category" else feature.width
 
 
-def _scaled(feature: Feature, values: tensors.Floats, missing: tensors.Mask, bound: float | None) -> npt.NDArray[np.float32]:
+def _misfit(feature: Feature, length: int) -> str:
+    if feature.kind == "bytes":
+        return f"`{feature.name}` holds {length} bytes a row; the model takes {4 * feature.width}, {feature.width} float32 numbers."
+    return f"`{feature.name}` holds {length} numbers a row; the model takes {feature.width}."
+
+
+def _scaled(feature: Feature, values: npt.NDArray[Any], missing: tensors.Mask, bound: float | None) -> npt.NDArray[np.float32]:
     """values [rows, n] in deviations from their mean. One wild outlier would drown the rows beside it in a deep network: on the diamonds,
     R2 on held-out rows was 0.96 with two mistyped ones among 54,000 and 0.98 with the bound. A linear model goes on in its line.
     """
-    scaled = (values - np.array(feature.means)) / np.array(feature.scales)
-    if bound is not None:
+    scaled = values if feature.size else (values - np.array(feature.means)) / np.array(feature.scales)
+    if bound is not None and not feature.size:
         np.clip(scaled, -bound, bound, out=scaled)
     scaled[missing] = 0.0
-    narrow: npt.NDArray[np.float32] = scaled.astype(np.float32)
+    narrow: npt.NDArray[np.float32] = scaled.astype(np.float32, copy=False)
     return narrow
 
 
@@ -108,6 +115,10 @@ def _periods(feature: Feature) -> tuple[float, ...]:
     return (_WEEK, _YEAR) if feature.type == "date" else (_DAY, _WEEK, _YEAR)
 
 
+_MATRICES: dict[str, Callable[[pa.Array, int], tuple[npt.NDArray[Any], tensors.Mask, tensors.Mask]]] = {
+    "numbers": tensors.lists,
+    "bytes": tensors.packed,
+}
 _DENSE: dict[str, Callable[[Feature, pa.Array, float | None], npt.NDArray[np.float32]]] = {"number": _number, "time": _time}
 
 

@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ class Feature:
 
     kind "number" (numeric, decimal, boolean) and "time" (date, timestamp): `means` and `scales` hold one value.
     kind "numbers" (an array): one value for each of its positions.
+    kind "bytes" (BINARY: float32 numbers, little endian): `size` says how many; they are left as they are.
     kind "category" (a string): `vocabulary`, most frequent first; code 0 is the unknown bucket, code 1 NULL, code 2 the first word.
     """
 
@@ -26,6 +28,12 @@ class Feature:
     scales: tuple[float, ...] = ()
     vocabulary: tuple[str, ...] = ()
     nulls_seen: bool = False
+    size: int = 0  # numbers a row, where they are left as they are and `means` and `scales` stay empty
+
+    @property
+    def width(self) -> int:
+        """How many numbers an array of it holds."""
+        return self.size or len(self.means)
 
     @property
     def codes(self) -> int:
@@ -89,16 +97,52 @@ def _to_stream(values: pa.Array) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
+class Code:
+    """Something to call: a name to import, or what cloudpickle made of an object that has no name on the workers."""
+
+    name: str  # package.module:function; of a pickled one, what to call it in messages
+    pickled: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A tensor that a module takes, cut out of the columns of a block."""
+
+    name: str
+    shape: tuple[int, ...]  # of a row
+    kind: str  # "float" and "whole" lie in `dense`, the latter becomes int64; "code" is a column of `codes`
+    at: int  # its first column there
+    codes: int = 0  # of a "code": how many there are; of "whole" numbers: one more than the largest, either side of 0
+
+    @property
+    def width(self) -> int:
+        """How many columns it takes."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkSpec:
-    """A multi-layer perceptron over `dense` numbers and one table of `codes[i]` rows for each category. No hidden layer: a linear model."""
+    """Which network: what builds it, a row of udfs.networks.BUILDERS, and from what. It takes `dense` numbers and a code a category."""
 
     dense: int
-    codes: tuple[int, ...]
-    hidden_units: tuple[int, ...]
+    codes: tuple[int, ...]  # how many codes each category has
     outputs: int
-    activation: str = "relu"
-    dropout: float = 0.0
-    batch_norm: bool = False
+    builder: str = "perceptron"  # perceptron: the tabular kinds; module: a factory; keras: an architecture as JSON
+    arguments: tuple[tuple[str, Any], ...] = ()
+    factory: Code | None = None  # of a module
+    inputs: tuple[Input, ...] = ()  # of a module or an architecture: what its forward takes
+
+    def described(self) -> dict[str, Any]:
+        """The form in the model store: no code, only its name."""
+        return {**dataclasses.asdict(self), "factory": self.factory and self.factory.name}
+
+    @property
+    def layers(self) -> str:
+        """What stands between the columns and the answer, in a line."""
+        if self.builder == "perceptron":
+            return " - ".join(map(str, (self.dense, *dict(self.arguments)["hidden_units"], self.outputs)))
+        taken = ", ".join(f"{one.name} {[*one.shape]}" for one in self.inputs)
+        return f"{taken} - {self.factory.name if self.factory else 'keras'} - {self.outputs}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +151,7 @@ class LocalSteps:
 
     network: NetworkSpec
     task: str  # classification | regression
-    loss: str  # a function of torch.nn.functional
+    loss: str  # a function of torch.nn.functional, unless there is `own_loss`
     optimizer: str  # a class of torch.optim
     batch_size: int  # rows a step of one worker
     seed: int
@@ -121,6 +165,7 @@ class LocalSteps:
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] | None = None
     frozen: tuple[str, ...] = ()  # prefixes of parameter names that do not move
+    own_loss: Code | None = None  # (outputs, labels) -> the loss of each row [rows], or one of all rows
 
 
 class Shared(Protocol):

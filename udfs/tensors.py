@@ -62,6 +62,27 @@ def lists(column: pa.Array, length: int) -> tuple[Floats, Mask, Mask]:
     return values, missing, (sizes >= 0) & ~fits
 
 
+def packed(column: pa.Array, length: int) -> tuple[npt.NDArray[np.float32], Mask, Mask]:
+    """A BINARY column of float32 numbers, little endian, as one matrix; what it returns is as for `lists`.
+
+    >>> values, missing, wrong = packed(pa.array([np.array([1, 2], "<f4").tobytes(), None, b"abc"]), 2)
+    >>> values[0].tolist(), missing.tolist(), wrong.tolist()
+    ([1.0, 2.0], [[False, False], [True, True], [True, True]], [False, False, True])
+    """
+    rows = len(column)
+    sizes = np.asarray(pc.fill_null(pc.binary_length(column), -1))
+    fits = sizes == 4 * length
+    values: npt.NDArray[np.float32] = np.zeros((rows, length), dtype=np.float32)
+    missing: Mask = np.ones((rows, length), dtype=bool)
+    whole = (column if fits.all() else column.filter(pa.array(fits))).cast(pa.large_binary())
+    _, offsets, data = whole.buffers()
+    if len(whole):
+        first = int(np.frombuffer(offsets, np.int64)[whole.offset])  # a slice's bytes begin within the buffer
+        values[fits] = np.frombuffer(data, np.uint8, 4 * length * len(whole), first).view("<f4").reshape(-1, length)
+    missing[fits] = False
+    return values, missing, (sizes >= 0) & ~fits
+
+
 def codes(column: pa.Array, vocabulary: pa.Array, nulls_seen: bool) -> npt.NDArray[np.int64]:
     """The code of each string: its place in the vocabulary plus 2, 1 for NULL where training saw one, 0 for unknown.
 

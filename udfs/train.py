@@ -1,6 +1,8 @@
 """One round: a state and a worker's blocks -> the state after its local steps; all of it pure in its arguments and the seed."""
 
+import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -11,9 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from udfs import networks
 from udfs.batches import Batch, Block, as_batch, batches, seed_of
-from udfs.networks.mlp import Mlp
-from udfs.spec import LocalSteps, NetworkSpec, Shared
+from udfs.errors import NetworkError
+from udfs.networks import code
+from udfs.spec import Code, LocalSteps, NetworkSpec, Shared
 from udfs.state import State, outer_step
 from udfs.sync import Gang, Seat, gang
 
@@ -119,20 +123,25 @@ def _scheduled(name: str, arguments: Mapping[str, Any], rate: float, losses: Seq
 
 def initial_state(spec: NetworkSpec, seed: int) -> State:
     """The parameters that every worker starts from."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return _network_state(Mlp(spec))
+    drawn = random.getstate()  # which Keras draws from
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            random.seed(seed)
+            return _network_state(networks.build(spec))
+    finally:
+        random.setstate(drawn)
 
 
 def parameter_count(spec: NetworkSpec) -> int:
-    """How many numbers are trained; nothing is allocated for them."""
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in Mlp(spec).parameters())
+    """How many numbers are trained; for the tabular kinds nothing is allocated for them."""
+    with torch.device("meta") if spec.builder == "perceptron" else nullcontext():
+        return sum(parameter.numel() for parameter in networks.build(spec).parameters() if parameter.requires_grad)
 
 
-def network(spec: NetworkSpec, state: State) -> Mlp:
+def network(spec: NetworkSpec, state: State) -> nn.Module:
     """The network in this state."""
-    module = Mlp(spec)
+    module = networks.build(spec)
     module.load_state_dict(_tensors(state))
     return module
 
@@ -144,8 +153,17 @@ class Learner:
         self.steps, self.rows, self.weight, self.loss = steps, 0, 0.0, 0.0
         self.module = network(steps.network, state).train()
         for name, parameter in self.module.named_parameters():
-            parameter.requires_grad_(not name.startswith(steps.frozen or ("\0",)))
-        self.moving = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+            if name.startswith(steps.frozen or ("\0",)):  # a network may have others that it never trains
+                parameter.requires_grad_(False)
+        self._one_is_none = networks.norms_over_rows(self.module)
+        moving = {name: parameter for name, parameter in self.module.named_parameters() if parameter.requires_grad}
+        self.moving = list(moving.values())
+        # What a step changes beside them: batch norm's means, which torch keeps as buffers and Keras as parameters that do not move.
+        self._kept = {
+            f"network/{name}": tensor
+            for name, tensor in self.module.state_dict().items()
+            if name not in moving and not name.startswith(steps.frozen or ("\0",))
+        }
         self.optimizer: torch.optim.Optimizer = getattr(torch.optim, steps.optimizer)(self.module.parameters(), lr=learning_rate)
         self._outer = {key: value for key, value in state.items() if key.startswith("outer/")}
         self._load_optimizer(state)
@@ -153,7 +171,7 @@ class Learner:
     def take(self, epoch: int, number: int, worker: int, batch: Batch) -> float:
         """Forward and backward; the weight of the batch, 0 for one that cannot be learned from."""
         steps = self.steps
-        if steps.network.batch_norm and len(batch.label) == 1:  # one row has no deviation to norm by
+        if self._one_is_none and len(batch.label) == 1:
             return 0.0
         torch.manual_seed(seed_of(steps.seed, epoch, worker, number))  # for dropout
         self.optimizer.zero_grad(set_to_none=True)
@@ -173,17 +191,17 @@ class Learner:
         self.optimizer.step()
 
     def half(self) -> State:
-        """Half a step: the gradient of all parameters that move, zeros where there is none, and the buffers, such as batch norm's means."""
+        """Half a step: the gradient of all parameters that move, zeros where there is none, and what is kept beside them."""
         gradient = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in self.moving])
-        return {_GRADIENT: gradient.numpy(), **{f"network/{name}": buffer.numpy() for name, buffer in self.module.named_buffers()}}
+        return {_GRADIENT: gradient.numpy(), **{key: tensor.numpy() for key, tensor in self._kept.items()}}
 
     def finish(self, averaged: State) -> None:
-        """The other half: the optimiser's step on the workers' average gradient, with their average buffers."""
+        """The other half: the optimiser's step on the workers' average gradient, with what they kept on average."""
         gradient = torch.from_numpy(averaged[_GRADIENT])
         for parameter, part in zip(self.moving, gradient.split([p.numel() for p in self.moving]), strict=True):
             parameter.grad = part.view_as(parameter)
-        for name, buffer in self.module.named_buffers():
-            buffer.copy_(torch.from_numpy(averaged[f"network/{name}"]))
+        for key, tensor in self._kept.items():
+            tensor.copy_(torch.from_numpy(averaged[key]))
         self.step()
 
     def state(self) -> State:
@@ -304,8 +322,8 @@ def stepped_out(steps: LocalSteps, before: State, merged: State) -> State:
     """What the workers go on from: their merged state, or a step of the outer optimiser towards it."""
     if (steps.outer_learn_rate, steps.outer_momentum) == (1.0, 0.0):
         return merged
-    with torch.device("meta"):
-        names = [name for name, _ in Mlp(steps.network).named_parameters() if not name.startswith(steps.frozen or ("\0",))]
+    parameters = network(steps.network, merged).named_parameters()
+    names = [name for name, parameter in parameters if parameter.requires_grad and not name.startswith(steps.frozen or ("\0",))]
     return outer_step(before, merged, names, steps.outer_learn_rate, steps.outer_momentum)
 
 
@@ -332,10 +350,54 @@ def _evaluated(steps: LocalSteps, module: nn.Module, blocks: Iterable[Block]) ->
 
 def _losses(steps: LocalSteps, outputs: Tensor, batch: Batch) -> Tensor:
     """The loss of each row times its weight. [rows]"""
+    if steps.own_loss is not None:
+        return _own_losses(steps.own_loss, outputs if steps.task == "classification" else outputs[:, 0], batch)
     more = {"label_smoothing": steps.label_smoothing} if steps.label_smoothing else {}
     outputs = outputs if steps.task == "classification" else outputs[:, 0]
     losses: Tensor = getattr(functional, steps.loss)(outputs, batch.label, reduction="none", **more) * batch.weight
     return losses
+
+
+def _own_losses(loss: Code, outputs: Tensor, batch: Batch) -> Tensor:
+    """The losses of a user's function times the weights; one loss of the whole batch counts for each of its rows. [rows]"""
+    losses = code.load(loss)(outputs, batch.label)
+    if not isinstance(losses, Tensor) or losses.shape not in ((), batch.label.shape):
+        found = f"a tensor {[*losses.shape]}" if isinstance(losses, Tensor) else f"a {type(losses).__name__}"
+        raise NetworkError(
+            f"`{loss.name}` gives {found} for {len(batch.label)} rows; a loss gives one number for each row, or one for all."
+        )
+    each: Tensor = losses * batch.weight
+    return each
+
+
+def problem_of(spec: NetworkSpec, loss: Code | None, _: object) -> str | None:
+    """What keeps this process from building the network or loading the loss; None where nothing does."""
+    try:
+        networks.build(spec)
+        if loss is not None:
+            code.load(loss)
+    except NetworkError as e:
+        return e.problem
+    return None
+
+
+def try_loss(loss: Code, outputs: int, task: str) -> None:
+    """Calls a user's loss on two rows of nothing.
+
+    Raises:
+        NetworkError: it fails, or gives another shape than a loss has.
+    """
+    rows = Batch(
+        torch.zeros(2, 0), torch.zeros(2, 0), torch.zeros(2, dtype=torch.int64 if task == "classification" else None), torch.ones(2)
+    )
+    answers = torch.zeros((2, outputs) if task == "classification" else 2)
+    try:
+        _own_losses(loss, answers, rows)
+    except NetworkError:
+        raise
+    except Exception as e:
+        shown = f"outputs {[*answers.shape]} and labels {[*rows.label.shape]}"
+        raise NetworkError(f"`{loss.name}` fails, called with {shown}: {type(e).__name__}: {e}") from e
 
 
 def _penalty(steps: LocalSteps, module: nn.Module) -> Tensor:

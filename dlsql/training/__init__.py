@@ -17,13 +17,13 @@ from dlsql.errors import did_you_mean, error
 from dlsql.formats import onnx
 from dlsql.model import Field, RoundInfo, Signature
 from dlsql.options import Settings
-from dlsql.training import checkpoint
+from dlsql.training import checkpoint, own
 from dlsql.training.background import behind
 from dlsql.training.pack import Blocks, local_batch, pack_rows, workers
 from dlsql.training.profile import Columns, Profile, columns, profile
 from dlsql.training.rounds import Plan, described, run
 from udfs.preprocess import dense_width
-from udfs.spec import LocalSteps, NetworkSpec, Preprocess
+from udfs.spec import Code, LocalSteps, NetworkSpec, Preprocess
 from udfs.state import State
 from udfs.train import LOSSES, Schedule, initial_state, learning_rate, optimizers, parameter_count, schedules
 
@@ -69,6 +69,7 @@ class Outline:
 
     found: Profile
     network: NetworkSpec
+    loss: Code | None  # of the user's own
     parameters: int
     workers: int
     batch: int  # rows a step of one worker
@@ -78,23 +79,24 @@ def train(frame: DataFrame, job: Job) -> Trained:
     """Trains a model on the rows of a query.
 
     Raises:
-        OptionError: an optimiser, loss or schedule that torch does not have, before any job starts.
+        OptionError: an optimiser, loss or schedule that torch does not have, or code that may not run here, before any job starts.
         NotFoundError, TypeMismatchError: a column is missing, or has a type that no network takes, before any job starts.
         DataError: there is nothing to learn from, or the loss became NaN.
     """
     began = time.perf_counter()
     context = frame.sparkSession.sparkContext
+    names, code = _torch_names(job.settings), own.own(job.settings, context.getConf().get(own.ALLOWED))
     chosen = columns(frame, job.settings)
-    names, schedule = _torch_names(job.settings), _schedule(job.settings)
+    schedule = _schedule(job.settings)
     with described(context, f"{job.title}: profiling the columns"):
-        outline = _outline(frame, chosen, job)
+        outline = _outline(frame, chosen, job, code)
     learned, spec = outline.found.learned, outline.network
     steps = _local_steps(job.settings, names, outline, int(context.getConf().get("spark.task.cpus", "1") or 1))
     state = _first_state(job, spec)
     with described(context, f"{job.title}: packing rows into blocks"):
         blocks = pack_rows(outline.found, job.settings, outline.workers)
     try:
-        files, folder = job.files, job.checkpoints(_fingerprint(job, outline, blocks))
+        files, folder = job.files, job.checkpoints(_fingerprint(job, outline, blocks, state))
         plan = Plan(job.title, job.settings, steps, schedule, learned.label)
         last = checkpoint.load(files, folder) if files and job.settings.resume else None
         save = partial(checkpoint.save, files, folder) if files else lambda last: None
@@ -111,11 +113,13 @@ def train(frame: DataFrame, job: Job) -> Trained:
 
 def outline(frame: DataFrame, job: Job) -> Outline:
     """Everything up to the first step: the profile, the network and its size."""
-    chosen = columns(frame, job.settings)
+    context = frame.sparkSession.sparkContext
     _torch_names(job.settings)
     _schedule(job.settings)
-    with described(frame.sparkSession.sparkContext, f"explain {job.title}: profiling the columns"):
-        return _outline(frame, chosen, job)
+    code = own.own(job.settings, context.getConf().get(own.ALLOWED))
+    chosen = columns(frame, job.settings)
+    with described(context, f"explain {job.title}: profiling the columns"):
+        return _outline(frame, chosen, job, code)
 
 
 def signature(learned: Preprocess) -> Signature:
@@ -130,7 +134,7 @@ def _torch_names(settings: Settings) -> dict[str, str]:
     losses = {name: name for name in LOSSES[settings.task]}
     return {
         "optimizer": _named("optimizer", settings.optimizer, optimizers()),
-        "loss": _named("loss", settings.loss or LOSSES[settings.task][0], losses),
+        "loss": _named("loss", LOSSES[settings.task][0] if settings.own_loss else settings.loss or LOSSES[settings.task][0], losses),
     }
 
 
@@ -157,20 +161,27 @@ def _named(option: str, given: str, known: Mapping[str, str]) -> str:
     return known[given.lower()]
 
 
-def _outline(frame: DataFrame, chosen: Columns, job: Job) -> Outline:
+def _outline(frame: DataFrame, chosen: Columns, job: Job, code: own.Own) -> Outline:
     settings = job.settings
     learned = job.start.learned if job.start is not None else None
     if learned is not None:
         _check_same_columns(chosen, learned)
     found = profile(chosen, settings, frame.count(), learned)
-    features = found.learned.features
-    spec = NetworkSpec(
-        dense_width(features), tuple(one.codes for one in features if one.kind == "category"), settings.hidden_units,
-        found.learned.label.outputs, settings.activation_fn, settings.dropout, settings.batch_norm,
-    )  # fmt: skip
+    spec = own.spec(settings, code, found.learned, found.largest) if settings.own_network else _perceptron(settings, found.learned)
+    own.check(settings, code, spec)
+    own.check_workers(frame.sparkSession.sparkContext, code, spec)
     parallelism = frame.sparkSession.sparkContext.defaultParallelism
     count = workers(settings, found.rows, parallelism)
-    return Outline(found, spec, parameter_count(spec), count, local_batch(settings, found.rows, count))
+    return Outline(found, spec, code.loss, parameter_count(spec), count, local_batch(settings, found.rows, count))
+
+
+def _perceptron(settings: Settings, learned: Preprocess) -> NetworkSpec:
+    arguments = {
+        "hidden_units": settings.hidden_units, "activation": settings.activation_fn, "dropout": settings.dropout,
+        "batch_norm": settings.batch_norm,
+    }  # fmt: skip
+    codes = tuple(one.codes for one in learned.features if one.kind == "category")
+    return NetworkSpec(dense_width(learned.features), codes, learned.label.outputs, arguments=tuple(arguments.items()))
 
 
 def _check_same_columns(chosen: Columns, learned: Preprocess) -> None:
@@ -183,11 +194,10 @@ def _check_same_columns(chosen: Columns, learned: Preprocess) -> None:
 
 def _local_steps(settings: Settings, names: Mapping[str, str], outline: Outline, threads: int) -> LocalSteps:
     return LocalSteps(
-        outline.network, settings.task, names["loss"], names["optimizer"],
-        outline.batch, settings.seed, threads,
+        outline.network, settings.task, names["loss"], names["optimizer"], outline.batch, settings.seed, threads,
         l1_reg=settings.l1_reg, l2_reg=settings.l2_reg, grad_clip=settings.grad_clip, grad_clip_value=settings.grad_clip_value,
         outer_learn_rate=settings.outer_learn_rate, outer_momentum=settings.outer_momentum, label_smoothing=settings.label_smoothing,
-        class_weights=_class_weights(settings, outline.found), frozen=settings.freeze,
+        class_weights=_class_weights(settings, outline.found), frozen=settings.freeze, own_loss=outline.loss,
     )  # fmt: skip
 
 
@@ -230,12 +240,13 @@ def _check_frozen(settings: Settings, tensors: list[str]) -> None:
         raise error("DLSQL_OPTION_VALUE", option="freeze", value=repr(settings.freeze), expected="nothing is left to train.")
 
 
-def _fingerprint(job: Job, outline: Outline, blocks: Blocks) -> str:
-    """A checkpoint belongs to the same title, options, columns, rows and number of workers, and to no other training."""
+def _fingerprint(job: Job, outline: Outline, blocks: Blocks, state: State) -> str:
+    """A checkpoint belongs to the same title, options, columns, rows, number of workers and tensors, and to no other training."""
     found = outline.found
     started = "" if job.start is None else hashlib.sha256(_npz(job.start.state)).hexdigest()
     said = dataclasses.asdict(dataclasses.replace(job.settings, resume=True, checkpoint_every=1))
     counted = [found.rows, found.skipped, outline.workers, list(found.class_counts), str(found.split_at), blocks.content]
+    counted.append([(key, value.shape) for key, value in state.items()])  # a factory may have changed under its name
     return checkpoint.fingerprint(job.title, json.dumps(said, default=str), found.learned.to_json(), json.dumps(counted), started)
 
 
@@ -244,7 +255,7 @@ def _artefact(spec: NetworkSpec, state: State, learned: Preprocess) -> dict[str,
     return {
         "model.onnx": onnx.export(spec, state),
         "preprocess.json": learned.to_json().encode(),
-        "network.json": json.dumps(dataclasses.asdict(spec)).encode(),
+        "network.json": json.dumps(spec.described()).encode(),
         "weights.npz": _npz(weights),
     }
 

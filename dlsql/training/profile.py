@@ -6,6 +6,7 @@ Nothing here grows with the table on the driver: vocabularies and classes are ca
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from dlsql.errors import did_you_mean, error
-from dlsql.model import is_label_type, kind_of
+from dlsql.model import is_label_type, is_whole, kind_of
 from dlsql.options import LINEAR, Settings
 from dlsql.quoting import identifier
 from udfs.spec import Feature, Label, Preprocess
@@ -51,6 +52,7 @@ class Profile:
     held_out: float  # share of the rows for evaluation
     split_at: Any  # seq: the value of the split column from which on rows are held out
     class_counts: tuple[int, ...]
+    largest: Mapping[str, int]  # of a network of one's own: how far from 0 a column's whole numbers go, by its name
 
 
 def columns(frame: DataFrame, settings: Settings) -> Columns:
@@ -111,11 +113,19 @@ def _check(settings: Settings, types: dict[str, str], features: tuple[str, ...],
             "DLSQL_TRAINING_DATA",
             problem=f"The training query has no column beside the label `{label}`; a model needs at least one feature.",
         )
+    shaped = {name.casefold() for name, _ in settings.reshape}
     for name in features:
-        if kind_of(types[name]) is None:
+        kind = kind_of(types[name])
+        if kind is None or (kind == "bytes" and not settings.own_network):
             refuse(
                 name, "a network takes numbers, booleans, dates, timestamps, strings and arrays of numbers. Leave it out, or convert it."
             )
+        if kind == "bytes" and name.casefold() not in shaped:
+            refuse(name, f"say the shape of its float32 numbers: reshape = MAP('{name}', [size, ...]).")
+    strange = next((name for name, _ in settings.reshape if name.casefold() not in {one.casefold() for one in features}), None)
+    if strange is not None:
+        hint = did_you_mean(strange, features)
+        raise error("DLSQL_COLUMN_NOT_FOUND", role="Feature (reshape)", column=strange, columns=_listed(list(features)), hint=hint)
     if settings.task == "regression" and (kind_of(types[label]) != "number" or types[label] == "boolean"):
         refuse(label, f"the label of a {settings.model_type} is a number.")
     if not is_label_type(types[label]):
@@ -166,17 +176,18 @@ def profile(columns: Columns, settings: Settings, total: int, learned: Preproces
             "DLSQL_TRAINING_DATA",
             problem=f"The training query gives {rows} usable row{'' if rows == 1 else 's'}{why}; training needs at least 2.",
         )
+    largest = _largest(columns, statistics)
     if learned is not None:
         counts = _recounted(columns, learned.label)
     else:
-        label, counts = _classes(columns) if settings.task == "classification" else (_value_label(columns, statistics), ())
+        label, counts = _classes(columns) if settings.task == "classification" else (_value_label(columns, statistics, settings), ())
         words = _words(columns)
-        features = tuple(_feature(columns, name, statistics, words) for name in columns.features)
-        bound = None if settings.model_type in LINEAR else _BOUND
+        features = tuple(_feature(columns, name, statistics, words, settings) for name in columns.features)
+        bound = None if settings.model_type in LINEAR or not settings.scaled else _BOUND
         learned = Preprocess(_with_arrays(columns, features, rows, settings.seed), label, bound)
     held_out = _held_out(settings, rows)
     split_at = _split_at(columns, settings, held_out)
-    return Profile(columns, learned, rows, total - rows, held_out, split_at, counts)
+    return Profile(columns, learned, rows, total - rows, held_out, split_at, counts, largest)
 
 
 def _number(columns: Columns, name: str) -> Column:
@@ -199,11 +210,15 @@ def _statistics(columns: Columns, settings: Settings) -> dict[str, Any]:
         kind = kind_of(columns.types[name])
         if kind in ("number", "time"):
             wanted += [F.avg(_number(columns, name)).alias(f"mean.{i}"), F.stddev_pop(_number(columns, name)).alias(f"scale.{i}")]
-        elif kind == "numbers":
-            size = F.when(column(name).isNotNull(), F.size(column(name)))
+        elif kind in ("numbers", "bytes"):
+            size = F.when(column(name).isNotNull(), F.size(column(name)) if kind == "numbers" else F.octet_length(column(name)))
             wanted += [F.min(size).alias(f"short.{i}"), F.max(size).alias(f"long.{i}")]
         else:
             wanted.append(F.count_if(column(name).isNull()).alias(f"nulls.{i}"))
+        if is_whole(columns.types[name]) and not settings.scaled:
+            ends = (F.array_min, F.array_max) if kind == "numbers" else (lambda one: one,) * 2
+            low, high = (end(column(name)).cast("double") for end in ends)
+            wanted.append(F.max(F.greatest(F.abs(low), F.abs(high))).alias(f"largest.{i}"))
     if settings.task == "regression":
         wanted += [
             F.avg(_number(columns, columns.label)).alias("label.mean"),
@@ -212,6 +227,18 @@ def _statistics(columns: Columns, settings: Settings) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for start in range(0, len(wanted), _COLUMNS_A_QUERY):
         found |= columns.frame.agg(*wanted[start : start + _COLUMNS_A_QUERY]).collect()[0].asDict()
+    return found
+
+
+_EXACT = 1 << 24  # whole numbers up to this are numbers of float32, which is what blocks hold
+
+
+def _largest(columns: Columns, statistics: dict[str, Any]) -> dict[str, int]:
+    found = {name: int(statistics.get(f"largest.{i}") or 0) for i, name in enumerate(columns.features)}
+    for name, largest in found.items():
+        if largest > _EXACT:
+            problem = f"Column `{name}` holds whole numbers up to {largest}; a network of your own takes them up to {_EXACT} exactly."
+            raise error("DLSQL_SHAPE", problem=f"{problem} Use standardize = TRUE, or cast the column to DOUBLE or STRING.")
     return found
 
 
@@ -226,20 +253,26 @@ def _scale(value: float | None, mean: float) -> float:
     return steady if steady > 1e-9 * max(abs(mean), 1e-30) else 1.0
 
 
-def _feature(columns: Columns, name: str, statistics: dict[str, Any], words: dict[str, list[str]]) -> Feature:
+def _feature(columns: Columns, name: str, statistics: dict[str, Any], words: dict[str, list[str]], settings: Settings) -> Feature:
     i, type = columns.features.index(name), columns.types[name]
     kind = str(kind_of(type))
     if kind == "category":
         return Feature(name, type, kind, vocabulary=tuple(words[name]), nulls_seen=statistics[f"nulls.{i}"] > 0)
-    if kind == "numbers":
+    if kind in ("numbers", "bytes"):
         short, long = statistics[f"short.{i}"], statistics[f"long.{i}"]
         if short is None or long == 0:
             raise error("DLSQL_TRAINING_DATA", problem=f"Column `{name}` holds no array with a number in it.")
         if short != long:
-            raise error(
-                "DLSQL_SHAPE", problem=f"Column `{name}` holds arrays of {short} to {long} numbers; a network takes arrays of one length."
-            )
+            unit, what = ("numbers", "arrays") if kind == "numbers" else ("bytes", "tensors")
+            problem = f"Column `{name}` holds {what} of {short} to {long} {unit}; a network takes {what} of one length."
+            raise error("DLSQL_SHAPE", problem=problem)
+        if kind == "bytes" and long % 4:
+            raise error("DLSQL_SHAPE", problem=f"Column `{name}` holds {long} bytes a row, and float32 numbers take 4 each.")
+        if kind == "bytes" or not settings.scaled:
+            return Feature(name, type, kind, size=long // 4 if kind == "bytes" else long)
         return Feature(name, type, kind, means=(0.0,) * long, scales=(1.0,) * long)
+    if kind == "number" and not settings.scaled:
+        return Feature(name, type, kind, means=(0.0,), scales=(1.0,))
     mean = _steady(statistics[f"mean.{i}"], 0.0)
     return Feature(name, type, kind, means=(mean,), scales=(_scale(statistics[f"scale.{i}"], mean),))
 
@@ -277,10 +310,12 @@ def _with_arrays(columns: Columns, features: tuple[Feature, ...], rows: int, see
             scales[row["place"]] = _scale(row["scale"], means[row["place"]])
         return Feature(feature.name, feature.type, feature.kind, tuple(means), tuple(scales))
 
-    return tuple(learned(feature) if feature.kind == "numbers" else feature for feature in features)
+    return tuple(learned(feature) if feature.kind == "numbers" and not feature.size else feature for feature in features)
 
 
-def _value_label(columns: Columns, statistics: dict[str, Any]) -> Label:
+def _value_label(columns: Columns, statistics: dict[str, Any], settings: Settings) -> Label:
+    if settings.own_loss and not settings.standardize:  # which may mean the label's own unit: a count, a share
+        return Label(columns.label, columns.types[columns.label])
     mean = _steady(statistics["label.mean"], 0.0)
     return Label(columns.label, columns.types[columns.label], None, mean, _scale(statistics["label.scale"], mean))
 

@@ -24,6 +24,8 @@ def load(bundle: Bundle, threads: int) -> Predictor:
     names = {given.name for given in session.get_inputs()}
 
     def predict(dense: npt.NDArray[np.float32], codes: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        if not len(dense):  # a batch of nothing but NULLs: operators divide by the number of rows, and end the process
+            return predict(np.zeros((1, dense.shape[1]), np.float32), np.zeros((1, codes.shape[1]), np.int64))[:0]
         feed = {name: array for name, array in (("dense", dense), ("codes", codes)) if name in names}
         outputs: npt.NDArray[np.float32] = session.run(None, feed)[0]
         return outputs

@@ -1,8 +1,12 @@
-"""The multi-layer perceptron of the tabular kinds; with no hidden layer it is the linear model."""
+"""The multi-layer perceptron of the tabular kinds, a linear model where it has no hidden layer; and a plain one to call by name."""
+
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from udfs.networks.shapes import Numbers
 from udfs.spec import NetworkSpec
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -30,12 +34,14 @@ def embedding_width(codes: int) -> int:
 
 
 class Mlp(nn.Module):
-    """dense [rows, numbers] and codes [rows, categories] -> logits or a value [rows, outputs]."""
+    """dense [rows, numbers] and codes [rows, categories] -> logits or a value [rows, outputs]. `spec.arguments` holds its options."""
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
+        given = dict(spec.arguments)
+        hidden_units = given["hidden_units"]
         self.codes = spec.codes
-        self.linear = not spec.hidden_units
+        self.linear = not hidden_units
         widths = [spec.outputs if self.linear else embedding_width(n) for n in spec.codes]
         # A linear model's one-hot columns are rows of a table that are added up: the same numbers, without the columns.
         # Code 0, the unknown bucket, stays a row of zeros: nothing was learned about it.
@@ -49,13 +55,13 @@ class Mlp(nn.Module):
         if not self.linear:
             width += sum(widths[i] if str(i) in self.tables else n - 1 for i, n in enumerate(spec.codes))
         layers: list[nn.Module] = []
-        for units in spec.hidden_units:
+        for units in hidden_units:
             layers.append(nn.Linear(width, units))
-            if spec.batch_norm:
+            if given["batch_norm"]:
                 layers.append(nn.BatchNorm1d(units))
-            layers.append(ACTIVATIONS[spec.activation]())
-            if spec.dropout:
-                layers.append(nn.Dropout(spec.dropout))
+            layers.append(ACTIVATIONS[given["activation"]]())
+            if given["dropout"]:
+                layers.append(nn.Dropout(given["dropout"]))
             width = units
         layers.append(nn.Linear(width, spec.outputs))
         self.layers = nn.Sequential(*layers)
@@ -76,3 +82,23 @@ class Mlp(nn.Module):
             embedded: Tensor = self.tables[str(i)](column)  # [rows, width]
             return embedded
         return nn.functional.one_hot(column, self.codes[i])[:, 1:].float()  # [rows, n - 1]: the unknown bucket is all zeros
+
+
+def mlp(
+    inputs: Mapping[str, tuple[int, ...]],
+    outputs: int,
+    hidden_units: Sequence[int] = (128, 64),
+    activation: str = "relu",
+    dropout: float = 0.0,
+) -> nn.Module:
+    """A perceptron over numbers as they are: one tensor of any shape, or several columns of numbers, [rows, *shape] -> [rows, outputs].
+
+    >>> mlp({"x": (4,)}, 3, hidden_units=[8])(torch.zeros(2, 4)).shape
+    torch.Size([2, 3])
+    """
+    width = sum(math.prod(shape) for shape in inputs.values())
+    layers: list[nn.Module] = [Numbers(), nn.Flatten()]  # [rows, width]
+    for units in hidden_units:
+        layers += [nn.Linear(width, units), ACTIVATIONS[activation](), *([nn.Dropout(dropout)] if dropout else [])]
+        width = units
+    return nn.Sequential(*layers, nn.Linear(width, outputs))
