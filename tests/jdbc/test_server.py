@@ -1,5 +1,6 @@
 """`dlsql serve`: connections at once, what is private to one and what is not, types, errors and the end of a statement."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -11,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from tests.clients import Answer, PyHive, Server, connect, jdbc
+from tests.clients import WORKERS, Answer, PyHive, Server, connect, jdbc
 
 pytestmark = pytest.mark.jdbc
 
+SECONDS_TO_CANCEL = 5
 CREATE = "CREATE MODEL {} OPTIONS (model_type = 'linear_regressor', input_label_cols = ['y'], max_iterations = {}, early_stop = false) AS SELECT x, y FROM points"
 
 
@@ -143,8 +145,17 @@ def test_cancelled_training_leaves_nothing(hive: PyHive, server: Server) -> None
         cursor.execute(CREATE.format("endless", 100000), async_=True)
         until(lambda: bool(hive.run("SELECT round FROM ML_TRAINING_INFO('endless')").rows))
         cursor.cancel()
-        until(lambda: not hive.run("SELECT round FROM ML_TRAINING_INFO('endless')").rows)
+        until(lambda: not hive.run("SELECT round FROM ML_TRAINING_INFO('endless')").rows, SECONDS_TO_CANCEL)
         assert rows(hive.run("SHOW MODELS LIKE 'endless'")) == []
+
+
+def test_interrupted_training_of_a_connect_client_leaves_nothing(hive: PyHive, server: Server) -> None:
+    script = [sys.executable, str(WORKERS / "interrupt.py"), server.connect, "served", CREATE.format("forever", 100000), "forever"]
+    seconds, error = json.loads(subprocess.run(script, capture_output=True, text=True, timeout=200, check=True).stdout)
+    assert seconds < SECONDS_TO_CANCEL
+    assert "CANCEL" in error  # Spark's own word on the operation, or ours on the training: whichever comes first
+    until(lambda: not hive.run("SELECT round FROM ML_TRAINING_INFO('forever')").rows, SECONDS_TO_CANCEL)
+    assert rows(hive.run("SHOW MODELS LIKE 'forever'")) == []
 
 
 def serve(*arguments: str) -> tuple[int, str, str]:

@@ -1,0 +1,86 @@
+"""A statement that is cancelled while it trains: its jobs stop, what it cached is freed, nothing is registered."""
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from pyspark import InheritableThread
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
+
+import dlsql
+
+ENDLESS = """CREATE MODEL endless OPTIONS (model_type = 'linear_regressor', num_workers = {workers}, batch_size = 8, max_iterations = 100000,
+             early_stop = false) AS SELECT id AS x, id * 2D AS label FROM range(64)"""
+SECONDS = 5
+
+
+def until(true: Callable[[], object], seconds: float = 60) -> None:
+    """Waits for a condition."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it never came true"
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3], ids=["alone", "in a gang", "merged by the driver"])
+def test_a_cancelled_job_group_ends_the_training_and_frees_what_it_cached(spark: SparkSession, database: str, workers: int) -> None:
+    """What a notebook's stop button does."""
+    context, raised = spark.sparkContext, list[BaseException]()
+
+    def run() -> None:
+        context.setJobGroup("cell", "a cell of a notebook")
+        try:
+            spark.sql(ENDLESS.format(workers=workers))
+        except PySparkException as e:
+            raised.append(e)
+
+    def rounds() -> int:
+        try:
+            return spark.sql("SELECT * FROM ML_TRAINING_INFO('endless')").count()
+        except PySparkException:
+            return 0  # it has not begun
+
+    thread = InheritableThread(target=run)
+    thread.start()
+    until(lambda: rounds() > 2)
+    began = time.monotonic()
+
+    def is_over() -> bool:
+        context.cancelJobGroup("cell")  # between two jobs there is nothing to cancel
+        thread.join(0.05)
+        return not thread.is_alive()
+
+    until(is_over, SECONDS)
+    assert time.monotonic() - began < SECONDS
+    assert (
+        str(raised[0])
+        .strip()
+        .startswith(f"[DLSQL_CANCELLED] The training of `{database}.endless` was cancelled. No version was registered.")
+    )
+    assert spark.sql("SHOW MODELS LIKE 'endless'").count() == 0
+    assert context._jsc.getPersistentRDDs().size() == 0
+    assert rounds() == 0
+
+
+def test_two_trainings_at_once_keep_their_progress_apart(spark: SparkSession, database: str) -> None:
+    """Two sessions, two gangs, two cores: a barrier stage takes both, and they take turns."""
+    statement = """CREATE MODEL {} OPTIONS (model_type = 'linear_regressor', num_workers = 2, batch_size = 16, max_iterations = {},
+                   early_stop = false) AS SELECT id AS x, id * {}D AS label FROM range(400)"""
+    failed = list[BaseException]()
+
+    def run(name: str, epochs: int, slope: int) -> None:
+        session = dlsql.attach(spark.newSession())
+        session.sql(f"USE {database}")
+        try:
+            session.sql(statement.format(name, epochs, slope)).collect()
+        except PySparkException as e:
+            failed.append(e)
+
+    threads = [threading.Thread(target=run, args=given) for given in (("one", 5, 2), ("two", 7, 3))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert failed == []
+    assert [spark.sql(f"SELECT max(epoch) FROM ML_TRAINING_INFO('{name}')").collect()[0][0] for name in ("one", "two")] == [5, 7]
