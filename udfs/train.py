@@ -138,15 +138,27 @@ def train_round(steps: LocalSteps, this: Round, state: Shared, blocks: Iterable[
             continue
         torch.manual_seed(_seed(steps.seed, this.epoch, worker, number))  # for dropout
         optimizer.zero_grad(set_to_none=True)
-        of_rows = _losses(steps, module(batch.dense, batch.codes), batch)  # [rows]
-        total = batch.weight.sum()
-        (of_rows.sum() / total.clamp_min(1e-12) + _penalty(steps, module)).backward()
+        of_batch, total = backward(steps, module, batch)
         if steps.grad_clip is not None:
             nn.utils.clip_grad_norm_(module.parameters(), steps.grad_clip)
         optimizer.step()
-        rows, weight, loss = rows + len(batch.label), weight + float(total), loss + float(of_rows.detach().sum())
+        rows, weight, loss = rows + len(batch.label), weight + total, loss + of_batch
     if rows:
         yield Trained(worker, rows, weight, loss, {**_network_state(module), **_optimizer_state(optimizer)})
+
+
+def backward(steps: LocalSteps, module: nn.Module, batch: Batch) -> tuple[float, float]:
+    """The gradients of a batch into the parameters' `grad`; gives the losses of its rows, each by its weight, in sum, and the weight."""
+    of_rows = _losses(steps, module(batch.dense, batch.codes), batch)  # [rows]
+    total = batch.weight.sum()
+    (of_rows.sum() / total.clamp_min(1e-12) + _penalty(steps, module)).backward()
+    return float(of_rows.detach().sum()), float(total)
+
+
+def measured(steps: LocalSteps, outputs: Tensor, batch: Batch) -> tuple[float, npt.NDArray[np.float64]]:
+    """The losses of a batch's rows in sum, and what `Evaluated` keeps of it."""
+    sums = _hits(outputs, batch) if steps.task == "classification" else _errors(outputs, batch)
+    return float(_losses(steps, outputs, batch).sum()), sums
 
 
 def evaluate(steps: LocalSteps, state: Shared, blocks: Iterable[Block]) -> Iterator[Evaluated]:
@@ -157,11 +169,9 @@ def evaluate(steps: LocalSteps, state: Shared, blocks: Iterable[Block]) -> Itera
     with torch.inference_mode():
         for block in blocks:
             worker, batch = block[0], _batch(steps, *_arrays(steps, block))
-            outputs = module(batch.dense, batch.codes)
-            counted = _hits(outputs, batch) if steps.task == "classification" else _errors(outputs, batch)
+            of_batch, counted = measured(steps, module(batch.dense, batch.codes), batch)
             sums = counted if not rows else sums + counted
-            rows, weight = rows + len(batch.label), weight + float(batch.weight.sum())
-            loss += float(_losses(steps, outputs, batch).sum())
+            rows, weight, loss = rows + len(batch.label), weight + float(batch.weight.sum()), loss + of_batch
     if rows:
         yield Evaluated(worker, rows, weight, loss, sums)
 

@@ -82,7 +82,7 @@ def train(frame: DataFrame, job: Job) -> Trained:
     began = time.perf_counter()
     context = frame.sparkSession.sparkContext
     chosen = columns(frame, job.settings)
-    names = _torch_names(job.settings)
+    names = torch_names(job.settings)
     with described(context, f"{job.title}: profiling the columns"):
         outline = _outline(frame, chosen, job)
     learned, spec = outline.found.learned, outline.network
@@ -107,7 +107,7 @@ def train(frame: DataFrame, job: Job) -> Trained:
 def outline(frame: DataFrame, job: Job) -> Outline:
     """Everything up to the first step: the profile, the network and its size."""
     chosen = columns(frame, job.settings)
-    _torch_names(job.settings)
+    torch_names(job.settings)
     with described(frame.sparkSession.sparkContext, f"explain {job.title}: profiling the columns"):
         return _outline(frame, chosen, job)
 
@@ -119,7 +119,7 @@ def signature(learned: Preprocess) -> Signature:
     return Signature(inputs, Field(learned.label.name, learned.label.type), task)
 
 
-def _torch_names(settings: Settings) -> dict[str, str | None]:
+def torch_names(settings: Settings) -> dict[str, str | None]:
     """The options that name something of torch, in torch's own spelling."""
     losses = {name: name for name in LOSSES[settings.task]}
     schedule, arguments = settings.lr_schedule

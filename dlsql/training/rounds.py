@@ -14,10 +14,10 @@ from pyspark import SparkContext
 from dlsql.errors import error
 from dlsql.model import RoundInfo
 from dlsql.options import Settings
-from dlsql.training import metrics
 from dlsql.training.checkpoint import Checkpoint
 from dlsql.training.merge import merge
 from dlsql.training.pack import Blocks
+from udfs import metrics
 from udfs.spec import Label, LocalSteps
 from udfs.train import Evaluated, Round, State, Trained, evaluate, learning_rates, train_round
 
@@ -97,6 +97,7 @@ def run(
 def _judge(progress: Progress, state: State, info: RoundInfo, settings: Settings) -> None:
     """After an epoch: is it the best, was there progress, is it time to stop? Early stopping as BigQuery ML defines it."""
     loss = info.eval_loss if info.eval_loss is not None else info.train_loss
+    assert loss is not None
     if loss < progress.best_loss:
         progress.best_loss, progress.best, progress.best_metrics = loss, state, dict(info.metrics)
     if loss < progress.reference * (1 - settings.min_rel_progress):
