@@ -132,7 +132,7 @@ def _rows(how: GroupTraining, columns: Sequence[pa.Array]) -> _Rows:
     order = order[np.argsort(hashes[order], kind="stable")]
     place = pa.array(order)
     label, *features = (column.take(place) for column in (label, *features))
-    learned = learn(how.features, features, how.label, label, deep=how.deep)
+    learned = learn(how.features, features, how.label, label, task=how.steps.task, deep=how.deep)
     _check_size(learned, count)
     inputs = preprocess.encode(learned, features)
     weights = np.ones(count, np.float32) if weight is None else tensors.numbers(weight.take(place))[0].astype(np.float32)

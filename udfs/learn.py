@@ -39,21 +39,22 @@ def held_out_share(method: str, fraction: float, rows: int) -> float:
     return fraction if method in ("random", "seq") else 0.0
 
 
-def learn(features: Sequence[Feature], columns: Sequence[pa.Array], label: Label, labels: pa.Array, *, deep: bool) -> Preprocess:
+def learn(features: Sequence[Feature], columns: Sequence[pa.Array], label: Label, labels: pa.Array, *, task: str, deep: bool) -> Preprocess:
     """Learns the columns of one group, as `dlsql.training.profile` learns those of a table. The rows are usable ones in a fixed order.
 
     Args:
         features: name, type and kind of each column; the rest is learned.
         columns: their rows.
-        label: name and type; without classes for a number, with any for a label that is one of several.
+        label: name and type.
         labels: its rows.
+        task: classification or regression.
         deep: bound the numbers, see `BOUND`.
 
     Raises:
         GroupError: one class, too many, or arrays of several lengths.
     """
     learned = tuple(_LEARNED[feature.kind](feature, column) for feature, column in zip(features, columns, strict=True))
-    return Preprocess(learned, _value(label, labels) if label.classes is None else _classes(label, labels), BOUND if deep else None)
+    return Preprocess(learned, _LABELS[task](label, labels), BOUND if deep else None)
 
 
 def _number(feature: Feature, column: pa.Array) -> Feature:
@@ -108,6 +109,9 @@ def _classes(label: Label, column: pa.Array) -> Label:
     if len(values) > MAX_CLASSES:
         raise GroupError(f"Label `{label.name}` has more than {MAX_CLASSES} classes.")
     return Label(label.name, label.type, values)
+
+
+_LABELS = {"regression": _value, "classification": _classes}
 
 
 def label_shares(codes: np.ndarray[tuple[int], np.dtype[np.int64]], classes: int) -> tuple[float, ...]:

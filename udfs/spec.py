@@ -129,7 +129,7 @@ class GroupTraining:
     """How each group's network is trained by TRAIN and `partition_cols`: all that is not learned from the group's own rows."""
 
     features: tuple[Feature, ...]  # name, type and kind
-    label: Label  # name and type; without classes for a number, with none yet for a class
+    label: Label  # name and type
     steps: LocalSteps  # its network without the widths that follow from the rows
     rates: tuple[float, ...]  # the learning rate of each epoch
     deep: bool

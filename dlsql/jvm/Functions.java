@@ -181,7 +181,7 @@ public class Functions {
       question.put("model_type", args.isEmpty() ? null : constant((Expression) args.get(0)));
       // Without the names in struct(5 AS batch_size), which Spark does not count as constant.
       Expression options = args.size() > 3
-          ? org.apache.spark.sql.catalyst.analysis.CleanupAliases.trimNonTopLevelAliases((Expression) args.get(3)) : null;
+          ? org.apache.spark.sql.catalyst.analysis.CleanupAliases$.MODULE$.trimAliases((Expression) args.get(3)) : null;
       question.put("options", options != null && options.foldable() ? plain(options.eval(InternalRow.empty()), options.dataType()) : null);
       List answer = (List) python.ask(active(), question);
       UserDefinedPythonFunction udf = (UserDefinedPythonFunction) answer.get(0);

@@ -43,7 +43,6 @@ def plan(columns: Sequence[tuple[str, str]], settings: Settings, threads: int) -
     found = parts(columns, settings)
     names = torch_names(settings)
     label = found.label
-    none: pa.Array | None = None if settings.task == "regression" else pa.array([], pa.null())
     network = NetworkSpec(0, (), settings.hidden_units, 0, settings.activation_fn, settings.dropout, settings.batch_norm)
     steps = LocalSteps(
         network, settings.task, str(names["loss"]), str(names["optimizer"]), settings.batch_size, settings.seed, threads, settings.l1_reg,
@@ -52,7 +51,7 @@ def plan(columns: Sequence[tuple[str, str]], settings: Settings, threads: int) -
     rates = learning_rates(names["lr_schedule"], dict(settings.lr_schedule[1]), settings.learn_rate, settings.max_iterations)
     how = GroupTraining(
         tuple(Feature(name, found.types[name], str(kind_of(found.types[name]))) for name in found.features),
-        Label(label, found.types[label], none), steps, tuple(rates), settings.model_type not in LINEAR, settings.auto_class_weights,
+        Label(label, found.types[label]), steps, tuple(rates), settings.model_type not in LINEAR, settings.auto_class_weights,
         settings.class_weights or (), settings.data_split_method, settings.data_split_eval_fraction, found.weight is not None,
         settings.early_stop, settings.min_rel_progress, settings.patience,
     )  # fmt: skip
