@@ -149,10 +149,13 @@ def train_round(steps: LocalSteps, this: Round, state: Shared, blocks: Iterable[
 
 def backward(steps: LocalSteps, module: nn.Module, batch: Batch) -> tuple[float, float]:
     """The gradients of a batch into the parameters' `grad`; gives the losses of its rows, each by its weight, in sum, and the weight."""
-    of_rows = _losses(steps, module(batch.dense, batch.codes), batch)  # [rows]
+    of_batch = _losses(steps, module(batch.dense, batch.codes), batch).sum()
     total = batch.weight.sum()
-    (of_rows.sum() / total.clamp_min(1e-12) + _penalty(steps, module)).backward()
-    return float(of_rows.detach().sum()), float(total)
+    loss = of_batch / total.clamp_min(1e-12)
+    if steps.l1_reg or steps.l2_reg:
+        loss = loss + _penalty(steps, module)
+    loss.backward()
+    return float(of_batch.detach()), float(total)
 
 
 def measured(steps: LocalSteps, outputs: Tensor, batch: Batch) -> tuple[float, npt.NDArray[np.float64]]:
@@ -186,7 +189,7 @@ def _losses(steps: LocalSteps, outputs: Tensor, batch: Batch) -> Tensor:
 
 def _penalty(steps: LocalSteps, module: nn.Module) -> Tensor:
     """l1 |w| + l2 / 2 w^2 over the weights; biases are left free, as is usual (Goodfellow et al., Deep Learning, 7.1)."""
-    weights = [p for p in module.parameters() if p.ndim > 1] if steps.l1_reg or steps.l2_reg else []
+    weights = [p for p in module.parameters() if p.ndim > 1]
     penalty = torch.zeros(())
     for weight in weights:
         penalty = penalty + steps.l1_reg * weight.abs().sum() + steps.l2_reg / 2 * weight.square().sum()
