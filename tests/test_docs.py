@@ -10,7 +10,8 @@ from dlsql.options import OPTIONS
 from docs.make import options_page
 
 ROOT = Path(__file__).resolve().parent.parent
-BLOCKS = re.findall(r"<!-- tested -->\n```(\w+)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+PAGES = "".join((ROOT / page).read_text() for page in ("README.md", "docs/groups.md"))
+BLOCKS = re.findall(r"<!-- tested -->\n```(\w+)\n(.*?)```", PAGES, re.DOTALL)
 
 
 def statements(text: str) -> list[str]:
@@ -18,7 +19,7 @@ def statements(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("language", "text"), BLOCKS, ids=[f"{i}-{language}" for i, (language, _) in enumerate(BLOCKS)])
-def test_the_readme_runs_as_it_stands(
+def test_the_pages_run_as_they_stand(
     spark: SparkSession, database: str, language: str, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if language == "sql":

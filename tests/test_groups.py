@@ -177,7 +177,9 @@ def test_the_answer_has_the_labels_own_type_where_train_is_known(spark: SparkSes
     here = spark.sql(f"SELECT id, PREDICT(m, struct(a, c, v)) AS p FROM sales JOIN ({trained}) USING (store) ORDER BY id")
     there = spark.sql("SELECT id, PREDICT(m, struct(s.*)) AS p FROM sales s JOIN kept USING (store) ORDER BY id")
     assert here.dtypes[1] == there.dtypes[1] == ("p", type)
-    assert here.collect() == there.collect()
+    near = pytest.approx if label == "y" else tuple  # float32: a batch's other rows differ
+    for one, other in zip(here.collect(), there.collect(), strict=True):
+        assert tuple(one) == near(tuple(other))
 
 
 def test_sisters_of_predict_take_networks_too(spark: SparkSession, stores: str) -> None:
@@ -287,7 +289,7 @@ def test_stepping_on_all_parameters_as_one_is_stepping_on_each(optimizer: str) -
         ("TRAIN('dnn_regressor', struct(a), y, map('hiden_units', '[3]'))", "[DLSQL_UNKNOWN_OPTION] `hiden_units` is not an option of TRAIN. Did you mean `hidden_units`? SQLSTATE: 22023"),
         ("TRAIN('dnn_regressor', struct(a), y, map('warm_start', 'true'))", "[DLSQL_UNKNOWN_OPTION] `warm_start` is not an option of TRAIN. SQLSTATE: 22023"),
         ("TRAIN('linear_regressor', struct(a), y, map('hidden_units', '[3]'))", "[DLSQL_UNKNOWN_OPTION] `hidden_units` is not an option of model_type linear_regressor."),
-        ("TRAIN('dnn_regressor', struct(a), y, map('batch_size', '0'))", "[DLSQL_OPTION_VALUE] Option `batch_size` is 0; it takes a whole number from 1 to 16777216. SQLSTATE: 22023"),
+        ("TRAIN('dnn_regressor', struct(a), y, map('batch_size', '0'))", "[DLSQL_OPTION_VALUE] Option `batch_size` is '0'; it takes a whole number from 1 to 16777216. SQLSTATE: 22023"),
         ("TRAIN('dnn_regressor', struct(a), y, map('optimizer', 'adm'))", "[DLSQL_OPTION_VALUE] Option `optimizer` is 'adm'; it takes one of"),
         ("TRAIN('dnn_regressor', struct(a), level)", "[DLSQL_COLUMN_TYPE] Column `level` is STRING; the label of a dnn_regressor is a number. SQLSTATE: 42804"),
         ("TRAIN('dnn_regressor', struct(map(1, a) AS z), y)", "[DLSQL_COLUMN_TYPE] Column `z` is MAP<INT,DOUBLE>;"),
@@ -417,10 +419,10 @@ def test_the_same_statement_makes_the_same_model(spark: SparkSession, stores: st
 @pytest.mark.parametrize(
     ("options", "query", "message"),
     [
-        ("partition_cols = ['shop']", "SELECT store, a, y FROM sales", "[DLSQL_COLUMN_NOT_FOUND] Partition column (partition_cols) `shop` is not among the columns: store, a, y. Did you mean `store`? SQLSTATE: 42704"),
+        ("partition_cols = ['shop']", "SELECT store, a, y FROM sales", "[DLSQL_COLUMN_NOT_FOUND] Partition column (partition_cols) `shop` is not among the columns: store, a, y. SQLSTATE: 42704"),
         ("partition_cols = ['y']", "SELECT store, a, y FROM sales", "[DLSQL_OPTION_VALUE] Option `input_label_cols` is 'y'; it is a partition column (partition_cols). SQLSTATE: 22023"),
         ("partition_cols = ['v']", "SELECT v, a, y FROM sales", "[DLSQL_COLUMN_TYPE] Column `v` is ARRAY<DOUBLE>; a partition column is a number, boolean, string, date, timestamp or binary. SQLSTATE: 42804"),
-        ("partition_cols = ['store', 'STORE']", "SELECT store, a, y FROM sales", "[DLSQL_OPTION_VALUE] Option `partition_cols` is ('store', 'STORE'); a column is there twice. SQLSTATE: 22023"),
+        ("partition_cols = ['store', 'STORE']", "SELECT store, a, y FROM sales", "[DLSQL_OPTION_VALUE] Option `partition_cols` is ('store', 'STORE'); `STORE` is there twice. SQLSTATE: 22023"),
         ("partition_cols = ['store'], num_workers = 2", "SELECT store, a, y FROM sales", "[DLSQL_OPTION_VALUE] Option `num_workers` is 2; it does not go with partition_cols, where each group's network is trained anew in one task. SQLSTATE: 22023"),
         ("partition_cols = ['store']", "SELECT store, y FROM sales", "[DLSQL_TRAINING_DATA] The training query has no column beside the label `y`; a model needs at least one feature. SQLSTATE: 22000"),
         ("partition_cols = ['id']", "SELECT id, a, y FROM sales WHERE id < 3", "[DLSQL_TRAINING_DATA] None of the 3 groups by id could be trained. id=0: The group has 1 usable row; training needs at least 2. SQLSTATE: 22000"),
