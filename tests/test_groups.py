@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 
 from udfs import values
 from udfs.engines import plain
-from udfs.errors import ScoringError
+from udfs.errors import ScoringError, TrainingError
 from udfs.groups import train_group
 from udfs.networks.mlp import ACTIVATIONS, Mlp
 from udfs.preprocess import encode
@@ -123,6 +123,17 @@ def test_a_value_that_is_damaged_or_foreign_is_refused_in_words() -> None:
         with pytest.raises(ScoringError, match=why):
             values.read(wrong)
     assert values.write(values.read(data)) == data
+
+
+def test_a_group_that_is_too_large_for_a_task_fails_in_words() -> None:
+    from udfs.groups import _check_size
+
+    data = train_group(how(), pa.array(range(50)), pa.array(np.arange(50.0)), pa.array(np.arange(50.0)))
+    with pytest.raises(
+        TrainingError,
+        match=r"A group of 1000000000 rows takes 22.4 GiB in one task, which is given 2. Train such a group with CREATE MODEL",
+    ):
+        _check_size(values.read(data or b"").learned, 10**9)
 
 
 def test_an_engine_of_values_loads_no_torch() -> None:

@@ -126,7 +126,8 @@ def _rows(how: GroupTraining, columns: Sequence[pa.Array]) -> _Rows:
     usable = _usable(how, label, weight, features)
     count = int(usable.sum())
     if count < 2:
-        left_out = "" if count == len(usable) else f" ({len(usable) - count} of {len(usable)} rows have no label, no positive weight, or a NaN or infinite number)"  # fmt: skip  # noqa: E501
+        why = f" ({len(usable) - count} of {len(usable)} rows have no label, no positive weight, or a NaN or infinite number)"
+        left_out = "" if count == len(usable) else why
         raise GroupError(f"The group has {count} usable row{'' if count == 1 else 's'}{left_out}; training needs at least 2.")
     hashes = _hashes(content, [*([] if weight is None else [weight]), *([] if split is None else [split]), *features])
     order = np.flatnonzero(usable)

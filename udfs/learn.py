@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -114,7 +115,7 @@ def _classes(label: Label, column: pa.Array) -> Label:
 _LABELS = {"regression": _value, "classification": _classes}
 
 
-def label_shares(codes: np.ndarray[tuple[int], np.dtype[np.int64]], classes: int) -> tuple[float, ...]:
+def label_shares(codes: npt.NDArray[np.int64], classes: int) -> tuple[float, ...]:
     """The weight of each class that balances them: n / (classes * count), scikit-learn's rule for class_weight='balanced'.
 
     >>> label_shares(np.array([0, 0, 0, 1]), 2)

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
 
 from dlsql.bridge import grouped_arrow_udf
 from dlsql.errors import did_you_mean, error
@@ -25,7 +26,8 @@ from udfs.groups import report_group
 from udfs.spec import Feature, GroupTraining, Label, LocalSteps, NetworkSpec
 from udfs.train import learning_rates
 
-NETWORKS = "groups.arrow"  # the artefact: a row for each group, its partition columns and its network, NULL where there is none
+# The artefact: a row for each group, its partition columns and its network, NULL where there is none.
+NETWORKS = "groups.arrow"
 _REPORT = "value binary, report string"
 
 
@@ -160,7 +162,7 @@ def _grouped(frame: DataFrame, keys: Sequence[Field], planned: GroupPlan, seed: 
     # Numbered, since a name may hold dots and backticks.
     numbered = [one.alias(f"c{place}") for place, one in enumerate(given)]
     rows = frame.select(*(column(field.name).alias(str(place)) for place, field in enumerate(keys)), content, *numbered)
-    learned = grouped_arrow_udf(partial(report_group, planned.how), _struct(_REPORT), "train")
+    learned = grouped_arrow_udf(partial(report_group, planned.how), StructType.fromDDL(_REPORT), "train")
     told = learned("content", *(f"c{place}" for place in range(len(given))))
     return (
         rows.groupBy(*(f"`{place}`" for place in range(len(keys))))
@@ -168,12 +170,6 @@ def _grouped(frame: DataFrame, keys: Sequence[Field], planned: GroupPlan, seed: 
         .select("*", "told.value", "told.report")
         .drop("told")
     )
-
-
-def _struct(ddl: str) -> Any:
-    from pyspark.sql.types import StructType
-
-    return StructType.fromDDL(ddl)
 
 
 def _summary(reports: list[dict[str, Any]], trained: list[dict[str, Any]], settings: Settings, seconds: float) -> RoundInfo:
