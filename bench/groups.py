@@ -1,6 +1,5 @@
 """A network for each of 1,000 groups of 1,000 rows, by TRAIN, against applyInPandas with hand-written PyTorch of the same network."""
 
-import statistics
 import time
 from collections.abc import Callable
 
@@ -25,7 +24,7 @@ def run(spark: SparkSession) -> list[Row]:
         seconds(trained, few)
     ours, theirs = zip(*((seconds(train, rows), seconds(by_hand, rows)) for _ in range(2)), strict=True)
     spark.sql("UNCACHE TABLE rows")
-    took, peer = statistics.mean(ours), statistics.mean(theirs)
+    took, peer = min(ours), min(theirs)  # what else the machine does makes a run slower, and none faster
     return [Row("groups/s", f"{GROUPS / took:,.1f}", f"{GROUPS / peer:,.1f} applyInPandas and PyTorch", f"{peer / took:.2f}", "1.0")]
 
 
