@@ -27,6 +27,7 @@ _SOURCES = ("Language", "Functions", "Metastore")  # each may use those before i
 _T = TypeVar("_T")
 Question = Mapping[str, Any]
 Answer = Callable[[SparkSession, Question], Any]
+Builders = Mapping[str, tuple[str, ...]]  # a class of Functions.java that builds functions -> their names
 
 
 class Bridge:
@@ -49,15 +50,18 @@ class Bridge:
             values.add(argument)
         return self._loader.loadClass(f"dlsql.{name}").getConstructors()[0].newInstance(values.toArray())
 
-    def install(self, spark: SparkSession, scalars: tuple[str, ...], tables: tuple[str, ...]) -> None:
+    def install(self, spark: SparkSession, builders: Builders) -> None:
         """Teaches the language to every session that is made from now on: parser by extension, functions among Spark's built-in ones.
 
         A function that is injected by an extension counts as temporary, and a persistent view may not use one; a built-in may.
         """
         spark._jsparkSession.extensions().injectParser(self._new("Language$ParserFactory", self._python))
         analysis = self._jvm.org.apache.spark.sql.catalyst.analysis
-        self._register(analysis.FunctionRegistry.builtin(), "Functions$Scalar", scalars)
-        self._register(analysis.TableFunctionRegistry.builtin(), "Functions$Table", tables)
+        self._teach(analysis.FunctionRegistry.builtin(), analysis.TableFunctionRegistry.builtin(), builders)
+
+    def _teach(self, functions: Any, tables: Any, builders: Builders) -> None:
+        for builder, names in builders.items():
+            self._register(tables if builder == "Table" else functions, f"Functions${builder}", names)
 
     def _register(self, registry: Any, builder: str, names: tuple[str, ...]) -> None:
         catalyst, some = self._jvm.org.apache.spark.sql.catalyst, self._jvm.scala.Option.apply
@@ -67,15 +71,14 @@ class Bridge:
                 identifier, catalyst.expressions.ExpressionInfo("dlsql", name), self._new(builder, self._python, name)
             )
 
-    def clone(self, spark: SparkSession, scalars: tuple[str, ...], tables: tuple[str, ...]) -> SparkSession:
+    def clone(self, spark: SparkSession, builders: Builders) -> SparkSession:
         """A session with the settings, views and current database of another, and with the language.
 
         A session that has run a query keeps its parser for good, so statements cannot be taught in place. Functions can, and are: what
         a DataFrame of the session is asked to predict, it predicts. The clone takes them over.
         """
         state = spark._jsparkSession.sessionState()
-        self._register(state.functionRegistry(), "Functions$Scalar", scalars)
-        self._register(state.tableFunctionRegistry(), "Functions$Table", tables)
+        self._teach(state.functionRegistry(), state.tableFunctionRegistry(), builders)
         return self.session(spark._jsparkSession.cloneSession())
 
     def session(self, jsession: Any) -> SparkSession:
@@ -137,6 +140,10 @@ class Bridge:
     def database_location(self, spark: SparkSession, database: str) -> str:
         """Where a database keeps its tables."""
         return str(spark._jsparkSession.sharedState().externalCatalog().getDatabase(database).locationUri().toString())
+
+    def threads(self) -> int:
+        """How many cores a task has."""
+        return int(self.context.getConf().get("spark.task.cpus", "1") or 1)
 
     def user(self) -> str:
         """Whom a statement runs for, as current_user() tells: a JDBC connection has its own."""
@@ -330,6 +337,11 @@ def slots(context: SparkContext) -> int:
 def scalar_arrow_udf(function: Callable[..., Any], returns: DataType, name: str) -> UserDefinedFunction:
     """A worker's function over Arrow arrays as a Spark function of this name."""
     return UserDefinedFunction(function, returns, name=name, evalType=PythonEvalType.SQL_SCALAR_ARROW_UDF, deterministic=True)
+
+
+def grouped_arrow_udf(function: Callable[..., Any], returns: DataType, name: str) -> UserDefinedFunction:
+    """A worker's function over the Arrow arrays of a group as a Spark aggregate of this name."""
+    return UserDefinedFunction(function, returns, name=name, evalType=PythonEvalType.SQL_GROUPED_AGG_ARROW_UDF, deterministic=True)
 
 
 def _compile(jvm: Any) -> Any:

@@ -48,6 +48,7 @@ from dlsql.statements import (
     Vacuum,
 )
 from dlsql.terms import parse_name
+from dlsql.training import groups
 from udfs.spec import Preprocess
 
 _SECONDS_BETWEEN_WRITES = 1.0  # rounds can be shorter, and nobody reads faster
@@ -158,7 +159,8 @@ def _train(client: Client, statement: CreateModel, settings: Settings, frame: Da
                     catalog.write_rounds(name, run_id, rounds)
                     written = time.monotonic()
 
-            trained = training.train(frame, training.Job(title, settings, start, catalog.files, folder, on_round))
+            learn = groups.train if settings.partition_cols else training.train
+            trained = learn(frame, training.Job(title, settings, start, catalog.files, folder, on_round))
         catalog.write_rounds(name, run_id, trained.rounds)
         for file, data in {**trained.files, **events(trained.rounds)}.items():
             catalog.files.write(f"{uri}/{file}", data)
@@ -193,9 +195,10 @@ def _version(
     client: Client, statement: CreateModel, settings: Settings, frame: DataFrame, trained: training.Trained, run_id: str, uri: str
 ) -> Version:
     answer = Field(trained.signature.label.name, trained.signature.answer_type)
+    engine = inference.GROUPS if settings.partition_cols else "onnx"
     return Version(
         namespace=str(statement.name.namespace), model=statement.name.model, version=0, run=run_id, status="ready",
-        model_type=settings.model_type, task=settings.task, engine="onnx", uri=uri, sha256=inference.digest(trained.files),
+        model_type=settings.model_type, task=settings.task, engine=engine, uri=uri, sha256=inference.digest(trained.files),
         bytes=sum(map(len, trained.files.values())), parameters=trained.parameters, inputs=ddl(trained.signature.inputs),
         outputs=ddl((answer,)), options={key: json.dumps(value, ensure_ascii=False) for key, value in statement.options},
         statement=render(statement), query=str(statement.query), tables=client.bridge.tables_read(frame), seed=settings.seed,
@@ -215,6 +218,8 @@ def _explain(client: Client, statement: ExplainCreateModel) -> DataFrame:
     start = _start(client.catalog, create.name, settings)
     frame = _query(client.spark, str(create.query))
     job = training.Job(f"train {create.name}", settings, start, client.catalog.files, str, lambda rounds: None)
+    if settings.partition_cols:
+        return _explain_groups(client, create, settings, groups.outline(frame, job))
     outline = training.outline(frame, job)
     found, network = outline.found, outline.network
     block_row = 4 * network.dense + 8 * len(network.codes) + 12  # bytes: float32 numbers, int64 codes, label and weight
@@ -230,6 +235,20 @@ def _explain(client: Client, statement: ExplainCreateModel) -> DataFrame:
         ("network", "parameters", str(outline.parameters)),
         ("memory", "blocks on the cluster", f"{found.rows * block_row / 1e6:.1f} MB"),
         ("memory", "state, each worker and the driver", f"{outline.parameters * 4 * 4 / 1e6:.1f} MB"),  # weights, gradients, two moments
+    ]
+    return local(client.spark, _EXPLAINED, [dict(zip(_EXPLAINED.names, one, strict=True)) for one in details])
+
+
+def _explain_groups(client: Client, create: CreateModel, settings: Settings, found: groups.Outline) -> DataFrame:
+    details = [
+        ("plan", "model", f"{create.name}, {settings.model_type}, a network for each group by {', '.join(settings.partition_cols)}"),
+        ("plan", "groups", f"{found.groups}, of {found.smallest} to {found.largest} rows"),
+        ("plan", "rows", str(found.rows)),
+        ("plan", "held out", f"{settings.data_split_method}, in each group"),
+        ("plan", "rounds", f"{settings.max_iterations} epochs at most, batches of {settings.batch_size}, one Spark job"),
+        *(("feature", one.name, one.type) for one in found.signature.inputs[len(settings.partition_cols) :]),
+        ("label", found.signature.label.name, found.signature.label.type),
+        ("network", "hidden layers", " - ".join(map(str, settings.hidden_units)) or "none"),
     ]
     return local(client.spark, _EXPLAINED, [dict(zip(_EXPLAINED.names, one, strict=True)) for one in details])
 

@@ -1,7 +1,7 @@
 """Functions at analysis: which model a call names, how its arguments feed it, and what Spark is to run in its place."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -18,13 +18,13 @@ from dlsql.quoting import identifier, literal
 from dlsql.terms import parse_name
 
 # function -> (what it shows of the answer for a classification, for a regression, whether a row that cannot be scored fails)
-_SCALARS: dict[str, tuple[str, str, bool]] = {
+ANSWERS: dict[str, tuple[str, str, bool]] = {
     "predict": ("label", "whole", True),
     "predict_proba": ("map", "", True),
     "ml_predict": ("whole", "value", True),
     "try_predict": ("label", "whole", False),
 }
-SCALARS = tuple(_SCALARS)
+SCALARS = tuple(ANSWERS)
 
 
 class Bindings:
@@ -33,7 +33,7 @@ class Bindings:
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
         self._bundles: dict[str, Any] = {}
-        self._udfs: dict[tuple[str, bool, bool, bool], UserDefinedFunction] = {}
+        self._udfs: dict[Any, UserDefinedFunction] = {}
 
     def udf(
         self, catalog: Catalog, version: Version, *, masked: bool = False, strict: bool = True, whole: bool = True
@@ -43,13 +43,21 @@ class Bindings:
         if key not in self._udfs:
             context: SparkContext = self._bridge.context
             if version.sha256 not in self._bundles:
-                names = inference.SCORED
+                names = inference.FILES[version.engine]
                 self._bundles[version.sha256] = inference.share(
                     context, {name: catalog.files.read(f"{version.uri}/{name}") for name in names}
                 )
             bundle = self._bundles[version.sha256]
-            made = inference.scoring_udf(context, bundle, version.sha256, version.signature, masked=masked, strict=strict, whole=whole)
+            made = inference.scoring_udf(
+                context, bundle, version.sha256, version.signature, engine=version.engine, masked=masked, strict=strict, whole=whole
+            )
             self._udfs[key] = made
+        return self._udfs[key]
+
+    def once(self, key: Hashable, make: Callable[[], UserDefinedFunction]) -> UserDefinedFunction:
+        """The function of this key, made if it was not made before."""
+        if key not in self._udfs:
+            self._udfs[key] = make()
         return self._udfs[key]
 
 
@@ -63,7 +71,7 @@ def bind(bindings: Bindings, bridge: Bridge, catalog: Catalog, question: Mapping
     function = str(question["function"])
     version = _model(catalog, function, question["model"])
     signature = version.signature
-    part = _SCALARS[function][1 if signature.task == "regression" else 0]
+    part = ANSWERS[function][1 if signature.task == "regression" else 0]
     if not part:
         problem = (
             f"gives the probabilities of classes; `{version.full_name}` is a {version.model_type}, whose answer is a number. Use PREDICT."
@@ -72,9 +80,9 @@ def bind(bindings: Bindings, bridge: Bridge, catalog: Catalog, question: Mapping
     arguments = tuple(Argument(one["name"], one["type"]) for one in question["arguments"])
     places = match(version, function.upper(), arguments, by_name=question["struct"])
     inputs = [
-        {"place": place, "cast": _cast(arguments[place].type, wanted.type)} for place, wanted in zip(places, signature.inputs, strict=True)
+        {"place": place, "cast": cast(arguments[place].type, wanted.type)} for place, wanted in zip(places, signature.inputs, strict=True)
     ]
-    udf = bindings.udf(catalog, version, masked=question["masked"], strict=_SCALARS[function][2])
+    udf = bindings.udf(catalog, version, masked=question["masked"], strict=ANSWERS[function][2])
     return bridge.bound(udf, {"masked": question["masked"], "inputs": inputs, "answer": part})
 
 
@@ -86,7 +94,8 @@ def _model(catalog: Catalog, function: str, name: Any) -> Version:
     return catalog.find(catalog.qualified(parse_name(name)))
 
 
-def _cast(found: str, wanted: str) -> str | None:
+def cast(found: str, wanted: str) -> str | None:
+    """What an argument of one type is cast to before it enters a model that takes another; None for nothing."""
     if found == "vector":
         return "vector"
     return None if found == wanted else wanted
@@ -188,6 +197,7 @@ _TRAINING_INFO = pa.schema([
     ("version", pa.int32()), ("round", pa.int32()), ("epoch", pa.int32()), ("rows", pa.int64()), ("train_loss", pa.float64()),
     ("eval_loss", pa.float64()), ("metrics", pa.map_(pa.string(), pa.float64())), ("learning_rate", pa.float64()),
     ("seconds", pa.float64()), ("rows_per_second", pa.float64()), ("at", pa.timestamp("us", "UTC")),
+    ("group", pa.string()), ("note", pa.string()),
 ])  # fmt: skip
 
 

@@ -5,16 +5,22 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import pyarrow as pa
 from pyspark import SparkContext
+from pyspark.sql.pandas.types import to_arrow_type
 from pyspark.sql.types import DataType, StringType, StructType
 from pyspark.sql.udf import UserDefinedFunction
 
 from dlsql.bridge import scalar_arrow_udf
 from dlsql.model import Signature
 from udfs.predict import predict, predict_label
-from udfs.spec import Scoring
+from udfs.score import predict_groups
+from udfs.spec import Scoring, ValueScoring
+
+GROUPS = "groups"  # the engine of a model with partition_cols
 
 SCORED = ("model.onnx", "preprocess.json")  # what of an artefact the workers need
+FILES = {"onnx": SCORED, GROUPS: ("groups.arrow",)}  # the same, by engine
 
 
 def digest(artefact: Mapping[str, bytes]) -> str:
@@ -28,7 +34,7 @@ def digest(artefact: Mapping[str, bytes]) -> str:
 
 def share(context: SparkContext, artefact: Mapping[str, bytes]) -> Any:
     """The files that score, for every executor to fetch once, when it first needs them."""
-    return context.broadcast({name: artefact[name] for name in SCORED})
+    return context.broadcast(dict(artefact))
 
 
 def scoring_udf(
@@ -49,11 +55,29 @@ def scoring_udf(
     threads = int(context.getConf().get("spark.task.cpus", "1") or 1)
     scoring = Scoring(sha256, bundle, engine, signature.task, threads, masked, strict)
     name = "predict" if strict else "try_predict"
+    if engine == GROUPS:
+        inputs = tuple(field.name for field in signature.inputs)
+        how = value_scoring(signature, inputs, whole=whole, masked=masked, strict=strict)
+        return scalar_arrow_udf(
+            partial(predict_groups, how, scoring), spark_type(signature.raw_type if whole else signature.answer_type), name
+        )
     if whole or signature.task == "regression":
-        return scalar_arrow_udf(partial(predict, scoring), _spark_type(signature.raw_type), name)
-    return scalar_arrow_udf(partial(predict_label, scoring), _spark_type(signature.answer_type), name)
+        return scalar_arrow_udf(partial(predict, scoring), spark_type(signature.raw_type), name)
+    return scalar_arrow_udf(partial(predict_label, scoring), spark_type(signature.answer_type), name)
 
 
-def _spark_type(text: str) -> DataType:
+def value_scoring(signature: Signature, names: tuple[str, ...], *, whole: bool, masked: bool, strict: bool) -> ValueScoring:
+    """How rows that name their own networks are scored, all of them of one signature."""
+    answer = arrow_type(spark_type(signature.answer_type))
+    return ValueScoring(names, answer, signature.task, whole and signature.task == "classification", masked, strict)
+
+
+def arrow_type(kind: DataType) -> pa.DataType:
+    """The Arrow type that workers give values of a Spark type in."""
+    return to_arrow_type(kind, timezone="UTC")
+
+
+def spark_type(text: str) -> DataType:
+    """A type as Spark writes it -> the type."""
     parsed = DataType.fromDDL(f"value {text}")
     return parsed.fields[0].dataType if isinstance(parsed, StructType) else StringType()

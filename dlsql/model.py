@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol
 
 from dlsql.errors import did_you_mean, error
 from dlsql.statements import Name
@@ -131,13 +132,15 @@ class RoundInfo:
     round: int
     epoch: int
     rows: int
-    train_loss: float
+    train_loss: float | None
     eval_loss: float | None
     metrics: Mapping[str, float]
     learning_rate: float
     seconds: float
     rows_per_second: float
     at: datetime
+    group: str | None = None  # a group of partition_cols that has no network
+    note: str | None = None  # why; or what there is to say of all groups
 
 
 def ddl(fields: tuple[Field, ...]) -> str:
@@ -159,6 +162,26 @@ def fields_of(text: str) -> tuple[Field, ...]:
     return tuple(Field(name.replace("``", "`"), type) for name, type in found)
 
 
+class Taker(Protocol):
+    """What features are matched with: a version of a model, or a network that is a value."""
+
+    @property
+    def signature(self) -> Signature:
+        """What it takes and gives."""
+
+    @property
+    def full_name(self) -> str:
+        """Its name in errors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A network that is a value, under the name of the column that holds it."""
+
+    signature: Signature
+    full_name: str
+
+
 @dataclass(frozen=True, slots=True)
 class Argument:
     """An argument of PREDICT, or a field of its struct: what the bridge knows of a resolved expression."""
@@ -167,7 +190,7 @@ class Argument:
     type: str
 
 
-def match(version: Version, function: str, arguments: tuple[Argument, ...], *, by_name: bool) -> tuple[int, ...]:
+def match(version: Taker, function: str, arguments: tuple[Argument, ...], *, by_name: bool) -> tuple[int, ...]:
     """For each input of the model, the place of the argument that feeds it.
 
     By name where `by_name` (a struct), or where every argument has a name that the model knows; else by position.
@@ -198,7 +221,7 @@ def match(version: Version, function: str, arguments: tuple[Argument, ...], *, b
     return places
 
 
-def _place(version: Version, wanted: Field, names: list[str | None], arguments: tuple[Argument, ...]) -> int:
+def _place(version: Taker, wanted: Field, names: list[str | None], arguments: tuple[Argument, ...]) -> int:
     try:
         return names.index(wanted.name.casefold())
     except ValueError:
@@ -206,7 +229,7 @@ def _place(version: Version, wanted: Field, names: list[str | None], arguments: 
         raise error("DLSQL_FEATURE_MISSING", name=version.full_name, feature=wanted.name, hint=hint) from None
 
 
-def _check_type(version: Version, wanted: Field, found: Argument) -> None:
+def _check_type(version: Taker, wanted: Field, found: Argument) -> None:
     if found.type in ("void", wanted.type):
         return
     kinds = "numbers" if found.type == "vector" else kind_of(found.type), kind_of(wanted.type)

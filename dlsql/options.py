@@ -15,6 +15,12 @@ KINDS = (*LINEAR, *DNN)
 SYNONYMS = {"linear_reg": "linear_regressor", "logistic_reg": "logistic_classifier", "logistic_regressor": "logistic_classifier"}
 
 SPLITS = ("auto_split", "random", "custom", "seq", "no_split")
+# What is of a training that several tasks share, or that goes on from an earlier one: a group's network trains at once in one task.
+# What a network for each group (partition_cols, TRAIN) does without: it is the built-in one, trained anew, whole, in one task.
+SHARED = (
+    "warm_start", "base_model", "freeze", "sync_every", "outer_learn_rate", "outer_momentum", "num_workers", "checkpoint_every", "resume",
+    "min_loss", "max_steps", "max_score", "max_seconds", "module", "module_args", "architecture", "reshape", "standardize",
+)  # fmt: skip
 ACTIVATIONS = ("relu", "relu6", "elu", "selu", "gelu", "silu", "tanh", "sigmoid", "leaky_relu")
 
 
@@ -158,6 +164,7 @@ _MODULE = (
 OPTIONS: tuple[Option, ...] = (
     Option("model_type", Check("one of " + ", ".join(KINDS), _kind), None, "The kind of model. Required to train."),
     Option("input_label_cols", _list_of(_text(), "a list of one column name"), ("label",), "The label column."),
+    Option("partition_cols", _list_of(_text(), "a list of column names"), (), "Train one network for each group of these columns."),
     Option("hidden_units", _list_of(_whole(1, 65_536), "a list of whole numbers from 1 to 65536"), (128, 64), "Width of each layer.", DNN),
     Option("activation_fn", _one_of(ACTIVATIONS), "relu", "Activation after each hidden layer, by torch's name.", DNN),
     Option("dropout", _number(0, 1, open_high=True), 0.0, "Share of hidden units dropped in a training step.", DNN),
@@ -219,6 +226,7 @@ class Settings:
 
     model_type: str
     input_label_cols: tuple[str, ...]
+    partition_cols: tuple[str, ...]
     hidden_units: tuple[int, ...]
     activation_fn: str
     dropout: float
@@ -327,6 +335,23 @@ def read(options: Options) -> Settings:
     return Settings(**values)
 
 
+def read_for_group(model_type: Any, label: str, options: Options) -> Settings:
+    """The options of TRAIN, which has some of CREATE MODEL's. Raises what `read` raises.
+
+    >>> read_for_group("dnn_regressor", "y", (("hidden_units", [8, 4]),)).hidden_units
+    (8, 4)
+    >>> read_for_group("dnn_regressor", "y", (("num_workers", 2),))
+    Traceback (most recent call last):
+    dlsql.errors.OptionError: [DLSQL_UNKNOWN_OPTION] `num_workers` is not an option of TRAIN. SQLSTATE: 22023
+    """
+    apart = ("model_type", "input_label_cols", "partition_cols", "model_path", "format", *SHARED)
+    known = [name for name in TABLE if name not in apart]
+    for name, _ in options:
+        if name not in known:
+            raise error("DLSQL_UNKNOWN_OPTION", option=name, where="TRAIN", hint=did_you_mean(name, known))
+    return read((("model_type", model_type), ("input_label_cols", [label]), *options))
+
+
 def _read_one(option: Option, value: Value) -> Any:
     if isinstance(value, HParamRange | HParamCandidates):
         raise error("DLSQL_UNSUPPORTED", feature=f"Searching `{option.name}` (HPARAM_RANGE, HPARAM_CANDIDATES)")
@@ -374,5 +399,10 @@ def _check_together(given: Mapping[str, Value], values: Mapping[str, Any]) -> No
                 refuse(name, "it steps from averaging to averaging of local steps; sync_every = 1 averages gradients.")
     if values["auto_class_weights"] and values["class_weights"]:
         refuse("auto_class_weights", "class_weights is given too; choose one.")
+    if values["partition_cols"] and ":" in (values["loss"] or ""):
+        refuse("loss", "a function of your own does not go with partition_cols.")
+    for name in SHARED if values["partition_cols"] else ():
+        if values[name] != TABLE[name].default:
+            refuse(name, "it does not go with partition_cols, where each group's network is trained anew in one task.")
     if values["warm_start"] and values["base_model"]:
         refuse("warm_start", "base_model is given too; choose one.")

@@ -14,7 +14,7 @@ import pyspark
 from pyspark.sql import SparkSession
 
 import udfs
-from dlsql import functions
+from dlsql import functions, values
 from dlsql.bridge import Bridge, Question
 from dlsql.catalog import Catalog, Memory
 from dlsql.errors import error
@@ -22,6 +22,7 @@ from dlsql.parser import parse
 from dlsql.rewrite import rewrite
 
 _SPARK = "4.3"
+_BUILDERS = {"Scalar": functions.SCALARS, "Aggregate": values.AGGREGATES, "Table": functions.TABLES}
 _WORKER_NEEDS = ("numpy", "pyarrow", "onnxruntime", "torch")
 
 
@@ -40,7 +41,7 @@ def attach(spark: SparkSession) -> SparkSession:
         UnsupportedError: this is another Spark than the one dlsql is built for, or the workers' Python lacks what it needs.
     """
     bridge = language(spark).bridge
-    return spark if bridge.knows_language(spark) else bridge.clone(spark, functions.SCALARS, functions.TABLES)
+    return spark if bridge.knows_language(spark) else bridge.clone(spark, _BUILDERS)
 
 
 def session(
@@ -124,7 +125,7 @@ class _Language:
         self.bridge = Bridge(spark, self.answer)
         self.bindings = functions.Bindings(self.bridge)
         self.memory = Memory()
-        self.bridge.install(spark, functions.SCALARS, functions.TABLES)
+        self.bridge.install(spark, _BUILDERS)
 
     def answer(self, spark: SparkSession, question: Question) -> Any:
         """Answers a question of the JVM."""
@@ -159,6 +160,16 @@ class _Language:
         self.bridge.ship(spark, self.archive)
         return functions.bind(self.bindings, self.bridge, self.catalog(spark, question["namespace"]), question)
 
+    def bind_value(self, spark: SparkSession, question: Question) -> Any:
+        """A scalar function over networks that are values, at analysis."""
+        self.bridge.ship(spark, self.archive)
+        return values.bind(self.bindings, self.bridge, question)
+
+    def train(self, spark: SparkSession, question: Question) -> Any:
+        """The aggregate TRAIN at analysis."""
+        self.bridge.ship(spark, self.archive)
+        return values.train(self.bindings, self.bridge, question)
+
     def table(self, spark: SparkSession, question: Question) -> Any:
         """A table function at analysis."""
         return functions.table(self.bridge, spark, self.catalog(spark, question["namespace"]), question)
@@ -168,6 +179,8 @@ _ANSWERS: dict[str, Callable[[_Language, SparkSession, Question], Any]] = {
     "parse": _Language.parse,
     "run": _Language.run,
     "bind": _Language.bind,
+    "bind_value": _Language.bind_value,
+    "train": _Language.train,
     "table": _Language.table,
 }
 _LANGUAGES: dict[str, _Language] = {}  # by application id

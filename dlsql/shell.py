@@ -18,7 +18,7 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from pyspark.sql import DataFrame, SparkSession
 
 import dlsql
-from dlsql import functions, options
+from dlsql import functions, options, values
 from dlsql.cli import message
 from dlsql.progress import watched
 from dlsql.results import table
@@ -165,7 +165,7 @@ class Names(Completer):
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
-        self._words = [*_WORDS.split(), *map(str.upper, (*functions.SCALARS, *functions.TABLES)), *options.TABLE]
+        self._words = [*_WORDS.split(), *map(str.upper, (*functions.SCALARS, *values.AGGREGATES, *functions.TABLES)), *options.TABLE]
         self._names: list[str] = []
         self.stale = True
 

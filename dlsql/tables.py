@@ -22,6 +22,7 @@ MODELS = pa.schema({
 ROUNDS = pa.schema({
     "round": pa.int32(), "epoch": pa.int32(), "rows": pa.int64(), "train_loss": pa.float64(), "eval_loss": pa.float64(),
     "metrics": _NUMBERS, "learning_rate": pa.float64(), "seconds": pa.float64(), "rows_per_second": pa.float64(), "at": _MOMENT,
+    "group": pa.string(), "note": pa.string(),
 })  # fmt: skip
 ALIASES = pa.schema({"version": pa.int32(), "owner": pa.string(), "at": _MOMENT})
 TABLES: dict[str, tuple[pa.Schema, tuple[str, ...]]] = {

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from dlsql.reader import Reader, Token, syntax_error
+from dlsql.errors import StatementSyntaxError
+from dlsql.reader import Reader, Token, syntax_error, tokenize
 from dlsql.statements import HParamCandidates, HParamRange, Name, Options, Value
 
 # ---- Names
@@ -147,6 +148,23 @@ def value(reader: Reader, depth: int = 0) -> Value:
         raise reader.expected("a value")
     reader.at += 1
     return _CONSTANTS.get(token.key, token.text)
+
+
+def value_of(text: str) -> Value:
+    """The value that a text spells; None where it spells none.
+
+    >>> value_of("[64, 32]"), value_of("0.5"), value_of("adam"), value_of("my column")
+    ([64, 32], 0.5, 'adam', None)
+    """
+    tokens = tokenize(text)
+    if not tokens:
+        return None
+    reader = Reader(text, tokens)
+    try:
+        spelled = value(reader)
+    except StatementSyntaxError:
+        return None
+    return spelled if reader.peek().kind == "end" else None
 
 
 def _array(reader: Reader, closing: str, depth: int) -> Value:

@@ -10,7 +10,7 @@ from dlsql.options import OPTIONS
 from docs.make import options_page
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/networks.md")
+PAGES = ("README.md", "docs/networks.md", "docs/groups.md")
 BLOCKS = [
     (page, *block) for page in PAGES for block in re.findall(r"<!-- tested -->\n```(\w+)\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
 ]

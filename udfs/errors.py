@@ -29,3 +29,22 @@ class NetworkError(ValueError):
 
     def __reduce__(self) -> tuple[type, tuple[str]]:
         return type(self), (self.problem,)
+
+
+class GroupError(ValueError):
+    """Why a group has no network. It never leaves the worker: TRAIN gives NULL, and CREATE MODEL a row in ML_TRAINING_INFO."""
+
+
+class TrainingError(ValueError):
+    """A group that fails the whole query.
+
+    >>> str(TrainingError("It is too large."))
+    '[DLSQL_TRAINING_DATA] It is too large. SQLSTATE: 22000'
+    """
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(f"[DLSQL_TRAINING_DATA] {problem} SQLSTATE: 22000")
+
+    def __reduce__(self) -> tuple[type, tuple[str]]:
+        return type(self), (self.problem,)

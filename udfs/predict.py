@@ -74,7 +74,7 @@ def _value(label: Label, outputs: npt.NDArray[np.float32]) -> pa.Array:
     return tensors.floats_to_arrow(outputs[:, 0].astype(np.float64) * label.scale + label.mean)
 
 
-def _classification(label: Label, outputs: npt.NDArray[np.float32]) -> pa.Array:
+def classification(label: Label, outputs: npt.NDArray[np.float32]) -> pa.Array:
     """Logits [rows, classes] -> label, its probability, and all of them, the most probable first."""
     assert label.classes is not None
     rows, classes = outputs.shape
@@ -105,4 +105,4 @@ def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     return shares
 
 
-_ANSWERS: dict[str, Callable[[Label, npt.NDArray[np.float32]], pa.Array]] = {"regression": _value, "classification": _classification}
+_ANSWERS: dict[str, Callable[[Label, npt.NDArray[np.float32]], pa.Array]] = {"regression": _value, "classification": classification}

@@ -75,9 +75,13 @@ class Preprocess:
     @classmethod
     def from_json(cls, text: str) -> "Preprocess":
         """The inverse of `to_json`."""
-        read = json.loads(text)
+        return cls.from_dict(json.loads(text))
+
+    @classmethod
+    def from_dict(cls, read: Mapping[str, Any]) -> "Preprocess":
+        """The same, from parsed JSON."""
         features = tuple(_feature(one) for one in read["features"])
-        label = read["label"]
+        label = dict(read["label"])
         if label["classes"] is not None:
             label["classes"] = pa.ipc.open_stream(base64.b64decode(label["classes"])).read_all().column(0).combine_chunks()
         return cls(features, Label(**label), read["bound"])
@@ -168,6 +172,30 @@ class LocalSteps:
     own_loss: Code | None = None  # (outputs, labels) -> the loss of each row [rows], or one of all rows
 
 
+@dataclass(frozen=True, slots=True)
+class GroupTraining:
+    """How each group's network is trained by TRAIN and `partition_cols`: all that is not learned from the group's own rows."""
+
+    features: tuple[Feature, ...]  # name, type and kind
+    label: Label  # name and type
+    steps: LocalSteps  # its network without the widths that follow from the rows
+    rates: tuple[float, ...]  # the learning rate of each epoch
+    deep: bool
+    auto_class_weights: bool
+    class_weights: tuple[tuple[str, float], ...]
+    split: str  # auto_split | random | custom | seq | no_split
+    held_out: float  # the share for random and seq
+    weighted: bool
+    early_stop: bool
+    min_rel_progress: float
+    patience: int
+
+    @property
+    def splits_by_column(self) -> bool:
+        """Whether a column says which rows are held out."""
+        return self.split in ("custom", "seq")
+
+
 class Shared(Protocol):
     """A value that every executor fetches once: Spark's broadcast variable, seen without importing pyspark."""
 
@@ -187,6 +215,18 @@ class Scoring:
     threads: int
     masked: bool = False  # the first column says which rows to score; the others give NULL
     strict: bool = True  # False: a row that cannot be scored gives NULL
+
+
+@dataclass(frozen=True, slots=True)
+class ValueScoring:
+    """How a worker scores rows that each name their own network."""
+
+    names: tuple[str, ...]  # of the feature columns
+    answer: pa.DataType  # of the label
+    task: str | None  # what every network must be; None: either, and the answer is the label alone
+    whole: bool  # a classification's label, probability and probabilities; else the label alone
+    masked: bool = False  # as in Scoring
+    strict: bool = True
 
 
 Bundle = Mapping[str, bytes]

@@ -175,19 +175,13 @@ class Learner:
             return 0.0
         torch.manual_seed(seed_of(steps.seed, epoch, worker, number))  # for dropout
         self.optimizer.zero_grad(set_to_none=True)
-        of_rows = _losses(steps, self.module(batch.dense, batch.codes), batch)  # [rows]
-        total = batch.weight.sum()
-        (of_rows.sum() / total.clamp_min(1e-12) + _penalty(steps, self.module)).backward()
-        weight = float(total)
-        self.rows, self.weight, self.loss = self.rows + len(batch.label), self.weight + weight, self.loss + float(of_rows.detach().sum())
+        loss, weight = backward(steps, self.module, batch)
+        self.rows, self.weight, self.loss = self.rows + len(batch.label), self.weight + weight, self.loss + loss
         return weight
 
     def step(self) -> None:
         """The optimiser's step on the gradient that is there."""
-        if self.steps.grad_clip_value is not None:
-            nn.utils.clip_grad_value_(self.module.parameters(), self.steps.grad_clip_value)
-        if self.steps.grad_clip is not None:
-            nn.utils.clip_grad_norm_(self.module.parameters(), self.steps.grad_clip)
+        clip(self.steps, self.module)
         self.optimizer.step()
 
     def half(self) -> State:
@@ -327,6 +321,31 @@ def stepped_out(steps: LocalSteps, before: State, merged: State) -> State:
     return outer_step(before, merged, names, steps.outer_learn_rate, steps.outer_momentum)
 
 
+def backward(steps: LocalSteps, module: nn.Module, batch: Batch) -> tuple[float, float]:
+    """The gradients of a batch into the parameters' `grad`; gives the losses of its rows, each by its weight, in sum, and the weight."""
+    of_batch = _losses(steps, module(batch.dense, batch.codes), batch).sum()
+    total = batch.weight.sum()
+    loss = of_batch / total.clamp_min(1e-12)
+    if steps.l1_reg or steps.l2_reg:
+        loss = loss + _penalty(steps, module)
+    loss.backward()
+    return float(of_batch.detach()), float(total)
+
+
+def clip(steps: LocalSteps, module: nn.Module) -> None:
+    """Bounds the gradient that is there, each of its numbers and its norm, where the training asks for it."""
+    if steps.grad_clip_value is not None:
+        nn.utils.clip_grad_value_(module.parameters(), steps.grad_clip_value)
+    if steps.grad_clip is not None:
+        nn.utils.clip_grad_norm_(module.parameters(), steps.grad_clip)
+
+
+def measured(steps: LocalSteps, outputs: Tensor, batch: Batch) -> tuple[float, npt.NDArray[np.float64]]:
+    """The losses of a batch's rows in sum, and what `Evaluated` keeps of it."""
+    sums = _hits(outputs, batch) if steps.task == "classification" else _errors(outputs, batch)
+    return float(_losses(steps, outputs, batch).sum()), sums
+
+
 def evaluate(steps: LocalSteps, state: Shared, held_out: bool, blocks: Iterable[Block]) -> Iterator[Evaluated]:
     """A worker's part of an evaluation, on its rows that are held out or on those that are not. Nothing for no rows."""
     torch.set_num_threads(steps.threads)
@@ -339,11 +358,9 @@ def _evaluated(steps: LocalSteps, module: nn.Module, blocks: Iterable[Block]) ->
     with torch.inference_mode():
         for block in blocks:
             worker, batch = block[0], as_batch(steps, block)
-            outputs = module(batch.dense, batch.codes)
-            counted = _hits(outputs, batch) if steps.task == "classification" else _errors(outputs, batch)
+            of_batch, counted = measured(steps, module(batch.dense, batch.codes), batch)
             sums = counted if not rows else sums + counted
-            rows, weight = rows + len(batch.label), weight + float(batch.weight.sum())
-            loss += float(_losses(steps, outputs, batch).sum())
+            rows, weight, loss = rows + len(batch.label), weight + float(batch.weight.sum()), loss + of_batch
     if rows:
         yield Evaluated(worker, rows, weight, loss, sums)
 
@@ -402,7 +419,7 @@ def try_loss(loss: Code, outputs: int, task: str) -> None:
 
 def _penalty(steps: LocalSteps, module: nn.Module) -> Tensor:
     """l1 |w| + l2 / 2 w^2 over the weights; biases are left free, as is usual (Goodfellow et al., Deep Learning, 7.1)."""
-    weights = [p for p in module.parameters() if p.ndim > 1] if steps.l1_reg or steps.l2_reg else []
+    weights = [p for p in module.parameters() if p.ndim > 1]
     penalty = torch.zeros(())
     for weight in weights:
         penalty = penalty + steps.l1_reg * weight.abs().sum() + steps.l2_reg / 2 * weight.square().sum()

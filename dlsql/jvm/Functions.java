@@ -73,12 +73,20 @@ public class Functions {
 
     public Object apply(Object given) {
       List args = unlist(given);
-      Map question = Language.Python.question("bind");
+      Expression first = args.isEmpty() ? null : (Expression) args.get(0);
+      boolean value = first != null && first.resolved() && first.dataType() instanceof BinaryType;
+      Map question = Language.Python.question(value ? "bind_value" : "bind");
       question.put("function", name);
       question.put("namespace", namespace());
-      question.put("model", args.isEmpty() ? null : constant((Expression) args.get(0)));
+      question.put("model", first == null ? null : value ? stored(first) : constant(first));
+      if (value) {
+        question.put("column", first instanceof NamedExpression ? ((NamedExpression) first).name() : null);
+        question.put("signature", signature(first));
+        question.put("answer", args.size() > 2 ? constant((Expression) args.get(2)) : null);
+        question.put("count", Integer.valueOf(args.size()));
+      }
       List fields = new ArrayList();
-      boolean struct = args.size() == 2 && ((Expression) args.get(1)).dataType() instanceof StructType;
+      boolean struct = args.size() >= 2 && (value || args.size() == 2) && ((Expression) args.get(1)).dataType() instanceof StructType;
       Expression whole = struct ? (Expression) args.get(1) : null;
       if (struct) {
         for (StructField f : ((StructType) whole.dataType()).fields()) fields.add(describe(f.name(), f.dataType()));
@@ -97,6 +105,7 @@ public class Functions {
 
       List inputs = new ArrayList();
       if (((Boolean) plan.get("masked")).booleanValue()) inputs.add(new IsNotNull(whole));
+      if (value) inputs.add(first);
       for (Object one : (List) plan.get("inputs")) {
         Map input = (Map) one;
         int place = ((Integer) input.get("place")).intValue();
@@ -106,8 +115,20 @@ public class Functions {
       return answer((Expression) udf.builder(list(inputs)), (String) plan.get("answer"));
     }
 
+    /** The bytes of a constant network, in base64. */
+    private static String stored(Expression e) {
+      Object value = e.foldable() ? e.eval(InternalRow.empty()) : null;
+      return value == null ? null : java.util.Base64.getEncoder().encodeToString((byte[]) value);
+    }
+
+    /** What TRAIN left of a network's signature with the column that holds it. */
+    private static String signature(Expression e) {
+      if (!(e instanceof NamedExpression) || !((NamedExpression) e).metadata().contains(SIGNATURE)) return null;
+      return ((NamedExpression) e).metadata().getString(SIGNATURE);
+    }
+
     /** Spark's own ANSI cast to the type that the model was trained on; an ML vector becomes an array. */
-    private static Expression converted(Expression e, String type) {
+    static Expression converted(Expression e, String type) {
       if (type == null) return e;
       if (type.equals("vector")) {
         Column column = org.apache.spark.sql.classic.ExpressionUtils.column(e);
@@ -129,6 +150,95 @@ public class Functions {
       if (part.equals("label")) return new GetStructField(whole, 0, scala.Option.apply("label"));
       return new MapFromEntries(new GetStructField(whole, 2, scala.Option.apply("probabilities")));
     }
+  }
+
+  /** TRAIN(model_type, features, label [, options]), as a function builder: an aggregate whose column carries the network's signature. */
+  public static class Aggregate extends scala.runtime.AbstractFunction1 {
+    private final Language.Python python;
+    private final String name;
+
+    public Aggregate(Language.Python python, String name) {
+      this.python = python;
+      this.name = name;
+    }
+
+    public Object apply(Object given) {
+      List args = unlist(given);
+      Map question = Language.Python.question("train");
+      List arguments = new ArrayList();
+      for (Object arg : args) {
+        Expression e = (Expression) arg;
+        arguments.add(describe(e instanceof NamedExpression ? ((NamedExpression) e).name() : null, e.dataType()));
+      }
+      question.put("arguments", arguments);
+      Expression features = args.size() > 1 ? (Expression) args.get(1) : null;
+      List fields = new ArrayList();
+      boolean struct = features != null && features.dataType() instanceof StructType;
+      if (struct) {
+        for (StructField f : ((StructType) features.dataType()).fields()) fields.add(describe(f.name(), f.dataType()));
+      }
+      question.put("fields", struct ? fields : null);
+      question.put("model_type", args.isEmpty() ? null : constant((Expression) args.get(0)));
+      // Without the names in struct(5 AS batch_size), which Spark does not count as constant.
+      Expression options = args.size() > 3
+          ? org.apache.spark.sql.catalyst.analysis.CleanupAliases$.MODULE$.trimAliases((Expression) args.get(3)) : null;
+      question.put("options", options != null && options.foldable() ? plain(options.eval(InternalRow.empty()), options.dataType()) : null);
+      List answer = (List) python.ask(active(), question);
+      UserDefinedPythonFunction udf = (UserDefinedPythonFunction) answer.get(0);
+      Map plan = (Map) Language.Python.read((String) answer.get(1), Map.class);
+
+      List inputs = new ArrayList();
+      List hashed = new ArrayList();
+      hashed.add(Literal.create(plan.get("seed"), IntegerType$.MODULE$));
+      for (Object one : (List) plan.get("inputs")) {
+        Map input = (Map) one;
+        int place = ((Integer) input.get("place")).intValue();  // of a field; -1: the label
+        Expression e = place < 0 ? (Expression) args.get(2) : new GetStructField(features, place, scala.Option.empty());
+        e = Scalar.converted(e, (String) input.get("cast"));
+        inputs.add(e);
+        hashed.add(e);
+      }
+      inputs.add(0, new XxHash64(list(hashed)));
+      org.apache.spark.sql.catalyst.expressions.aggregate.AggregateFunction trained =
+          (org.apache.spark.sql.catalyst.expressions.aggregate.AggregateFunction) udf.builder(list(inputs));
+      Metadata metadata = new MetadataBuilder().putString(SIGNATURE, (String) plan.get("signature")).build();
+      return new Alias(trained.toAggregateExpression(), name, NamedExpression.newExprId(), list(new ArrayList()),
+          scala.Option.apply(metadata), list(new ArrayList()));
+    }
+  }
+
+  /** Under which key a column of networks carries their signature. */
+  static final String SIGNATURE = "dlsql.signature";
+
+  /** A constant as JSON has it: structs and maps as objects, in their order. */
+  static Object plain(Object value, DataType type) {
+    if (value == null) return null;
+    if (type instanceof ArrayType) {
+      List items = new ArrayList();
+      org.apache.spark.sql.catalyst.util.ArrayData data = (org.apache.spark.sql.catalyst.util.ArrayData) value;
+      for (int i = 0; i < data.numElements(); i++) items.add(plain(item(data, i, ((ArrayType) type).elementType()), ((ArrayType) type).elementType()));
+      return items;
+    }
+    Map entries = new java.util.LinkedHashMap();
+    if (type instanceof MapType) {
+      MapType kinds = (MapType) type;
+      MapData data = (MapData) value;
+      for (int i = 0; i < data.numElements(); i++) {
+        entries.put(String.valueOf(item(data.keyArray(), i, kinds.keyType())), plain(item(data.valueArray(), i, kinds.valueType()), kinds.valueType()));
+      }
+      return entries;
+    }
+    if (type instanceof StructType) {
+      StructField[] fields = ((StructType) type).fields();
+      for (int i = 0; i < fields.length; i++) entries.put(fields[i].name(), plain(((InternalRow) value).get(i, fields[i].dataType()), fields[i].dataType()));
+      return entries;
+    }
+    if (type instanceof DecimalType) return Double.valueOf(((Decimal) value).toDouble());
+    return value instanceof Number || value instanceof Boolean ? value : value.toString();
+  }
+
+  private static Object item(org.apache.spark.sql.catalyst.util.ArrayData data, int place, DataType type) {
+    return data.isNullAt(place) ? null : data.get(place, type);
   }
 
   /** A table function of the language: Python answers with a query over a stand-in relation, which becomes the TABLE argument. */

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from pyspark.sql import DataFrame
@@ -85,9 +86,9 @@ def train(frame: DataFrame, job: Job) -> Trained:
     """
     began = time.perf_counter()
     context = frame.sparkSession.sparkContext
-    names, code = _torch_names(job.settings), own.own(job.settings, context.getConf().get(own.ALLOWED))
+    names, code = torch_names(job.settings), own.own(job.settings, context.getConf().get(own.ALLOWED))
     chosen = columns(frame, job.settings)
-    schedule = _schedule(job.settings)
+    schedule = schedule_of(job.settings)
     with described(context, f"{job.title}: profiling the columns"):
         outline = _outline(frame, chosen, job, code)
     learned, spec = outline.found.learned, outline.network
@@ -114,8 +115,8 @@ def train(frame: DataFrame, job: Job) -> Trained:
 def outline(frame: DataFrame, job: Job) -> Outline:
     """Everything up to the first step: the profile, the network and its size."""
     context = frame.sparkSession.sparkContext
-    _torch_names(job.settings)
-    _schedule(job.settings)
+    torch_names(job.settings)
+    schedule_of(job.settings)
     code = own.own(job.settings, context.getConf().get(own.ALLOWED))
     chosen = columns(frame, job.settings)
     with described(context, f"explain {job.title}: profiling the columns"):
@@ -129,7 +130,7 @@ def signature(learned: Preprocess) -> Signature:
     return Signature(inputs, Field(learned.label.name, learned.label.type), task)
 
 
-def _torch_names(settings: Settings) -> dict[str, str]:
+def torch_names(settings: Settings) -> dict[str, str]:
     """The options that name something of torch, in torch's own spelling."""
     losses = {name: name for name in LOSSES[settings.task]}
     return {
@@ -138,7 +139,7 @@ def _torch_names(settings: Settings) -> dict[str, str]:
     }
 
 
-def _schedule(settings: Settings) -> list[Schedule]:
+def schedule_of(settings: Settings) -> list[Schedule]:
     """The learning-rate schedules in torch's own spelling; torch has looked at their arguments."""
     found: list[Schedule] = [
         (_named("lr_schedule", name, schedules()), dict(more)) for name, more in settings.lr_schedule if name != "constant"
@@ -167,7 +168,7 @@ def _outline(frame: DataFrame, chosen: Columns, job: Job, code: own.Own) -> Outl
     if learned is not None:
         _check_same_columns(chosen, learned)
     found = profile(chosen, settings, frame.count(), learned)
-    spec = own.spec(settings, code, found.learned, found.largest) if settings.own_network else _perceptron(settings, found.learned)
+    spec = own.spec(settings, code, found.learned, found.largest) if settings.own_network else _tabular(settings, found.learned)
     own.check(settings, code, spec)
     own.check_workers(frame.sparkSession.sparkContext, code, spec)
     parallelism = frame.sparkSession.sparkContext.defaultParallelism
@@ -175,13 +176,17 @@ def _outline(frame: DataFrame, chosen: Columns, job: Job, code: own.Own) -> Outl
     return Outline(found, spec, code.loss, parameter_count(spec), count, local_batch(settings, found.rows, count))
 
 
-def _perceptron(settings: Settings, learned: Preprocess) -> NetworkSpec:
-    arguments = {
-        "hidden_units": settings.hidden_units, "activation": settings.activation_fn, "dropout": settings.dropout,
-        "batch_norm": settings.batch_norm,
-    }  # fmt: skip
+def perceptron(settings: Settings) -> tuple[tuple[str, Any], ...]:
+    """What the network of the tabular kinds is built from."""
+    return (
+        ("hidden_units", settings.hidden_units), ("activation", settings.activation_fn), ("dropout", settings.dropout),
+        ("batch_norm", settings.batch_norm),
+    )  # fmt: skip
+
+
+def _tabular(settings: Settings, learned: Preprocess) -> NetworkSpec:
     codes = tuple(one.codes for one in learned.features if one.kind == "category")
-    return NetworkSpec(dense_width(learned.features), codes, learned.label.outputs, arguments=tuple(arguments.items()))
+    return NetworkSpec(dense_width(learned.features), codes, learned.label.outputs, arguments=perceptron(settings))
 
 
 def _check_same_columns(chosen: Columns, learned: Preprocess) -> None:

@@ -5,8 +5,7 @@ usable when its label is there, its weight is a positive number, and none of its
 Nothing here grows with the table on the driver: vocabularies and classes are capped.
 """
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,14 +18,11 @@ from dlsql.errors import did_you_mean, error
 from dlsql.model import is_label_type, is_whole, kind_of
 from dlsql.options import LINEAR, Settings
 from dlsql.quoting import identifier
+from udfs.learn import BOUND, MAX_CLASSES, MAX_WORDS, held_out_share, scale, steady
 from udfs.spec import Feature, Label, Preprocess
 
-MAX_CLASSES = 10_000
-MAX_WORDS = 50_000  # of a string column; rarer ones share the unknown bucket
-_BOUND = 10.0  # deviations from the mean: farther numbers count as this far, for a deep network (udfs.preprocess)
 _STATISTICS_ROWS = 100_000  # of an array column: its positions' means are as good from a sample
 _COLUMNS_A_QUERY = 250  # Spark compiles one aggregation of thousands of expressions badly
-_AUTO_SMALL, _AUTO_LARGE, _AUTO_HELD_OUT = 500, 50_000, 10_000  # rows: BigQuery ML's AUTO_SPLIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +52,34 @@ class Profile:
 
 
 def columns(frame: DataFrame, settings: Settings) -> Columns:
-    """Sorts the query's columns by their part, before any job starts.
+    """Sorts the query's columns by their part, before any job starts. Raises what `parts` raises."""
+    frame = without_vectors(frame)
+    found = parts(fields(frame), settings)
+    usable = frame.where(_usable(found.types, found.features, found.label, found.weight, settings))
+    return Columns(usable, found.features, found.label, found.weight, found.split, found.types)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Columns by name, sorted by their part in a training."""
+
+    features: tuple[str, ...]
+    label: str
+    weight: str | None
+    split: str | None
+    types: dict[str, str]
+
+
+def parts(fields: Sequence[tuple[str, str]], settings: Settings) -> Parts:
+    """Sorts columns, each a name and its type, by their part.
 
     Raises:
         NotFoundError: the label, weight or split column is not there.
         TypeMismatchError: a column has a type that no network takes, or a name that stands twice.
     """
-    frame = frame.select(*(_plain(frame, name) for name in frame.columns)) if _has_vectors(frame) else frame
+    listed = [name for name, _ in fields]
     names: dict[str, str] = {}
-    for name in frame.columns:
+    for name in listed:
         if name.casefold() in names:
             raise error(
                 "DLSQL_COLUMN_TYPE", column=name, found="there twice", expected="give each column of the training query a name of its own."
@@ -74,14 +89,14 @@ def columns(frame: DataFrame, settings: Settings) -> Columns:
     found: dict[str, str | None] = {}
     for role, wanted in roles.items():
         if wanted is not None and wanted.casefold() not in names:
-            hint = did_you_mean(wanted, frame.columns)
-            raise error("DLSQL_COLUMN_NOT_FOUND", role=_ROLES[role], column=wanted, columns=_listed(frame.columns), hint=hint)
+            hint = did_you_mean(wanted, listed)
+            raise error("DLSQL_COLUMN_NOT_FOUND", role=_ROLES[role], column=wanted, columns=_listed(listed), hint=hint)
         found[role] = names[wanted.casefold()] if wanted is not None else None
     label, weight, split = str(found["label"]), found["weight"], found["split"]
-    types = {field.name: field.dataType.simpleString() for field in frame.schema.fields}
-    features = tuple(name for name in frame.columns if name not in (label, weight, split))
+    types = dict(fields)
+    features = tuple(name for name in listed if name not in (label, weight, split))
     _check(settings, types, features, label, weight, split)
-    return Columns(frame.where(_usable(types, features, label, weight, settings)), features, label, weight, split, types)
+    return Parts(features, label, weight, split, types)
 
 
 _ROLES = {
@@ -91,13 +106,21 @@ _ROLES = {
 }
 
 
-def _has_vectors(frame: DataFrame) -> bool:
-    return any(isinstance(field.dataType, VectorUDT) for field in frame.schema.fields)
+def without_vectors(frame: DataFrame) -> DataFrame:
+    """The frame with ML vectors as arrays."""
+    if not any(isinstance(field.dataType, VectorUDT) for field in frame.schema.fields):
+        return frame
+    return frame.select(*(_plain(frame, name) for name in frame.columns))
 
 
 def _plain(frame: DataFrame, name: str) -> Column:
     column = frame[identifier(name)]
     return vector_to_array(column).alias(name) if isinstance(frame.schema[name].dataType, VectorUDT) else column
+
+
+def fields(frame: DataFrame) -> list[tuple[str, str]]:
+    """The frame's columns, each a name and its type."""
+    return [(field.name, field.dataType.simpleString()) for field in frame.schema.fields]
 
 
 def _listed(names: list[str]) -> str:
@@ -183,9 +206,9 @@ def profile(columns: Columns, settings: Settings, total: int, learned: Preproces
         label, counts = _classes(columns) if settings.task == "classification" else (_value_label(columns, statistics, settings), ())
         words = _words(columns)
         features = tuple(_feature(columns, name, statistics, words, settings) for name in columns.features)
-        bound = None if settings.model_type in LINEAR or not settings.scaled else _BOUND
+        bound = None if settings.model_type in LINEAR or not settings.scaled else BOUND
         learned = Preprocess(_with_arrays(columns, features, rows, settings.seed), label, bound)
-    held_out = _held_out(settings, rows)
+    held_out = held_out_share(settings.data_split_method, settings.data_split_eval_fraction, rows)
     split_at = _split_at(columns, settings, held_out)
     return Profile(columns, learned, rows, total - rows, held_out, split_at, counts, largest)
 
@@ -242,17 +265,6 @@ def _largest(columns: Columns, statistics: dict[str, Any]) -> dict[str, int]:
     return found
 
 
-def _steady(value: float | None, otherwise: float) -> float:
-    """A statistic to six digits: its last ones depend on the order in which Spark's tasks ended, and the weights must not."""
-    return otherwise if value is None or not math.isfinite(value) else float(f"{value:.6g}")
-
-
-def _scale(value: float | None, mean: float) -> float:
-    """A deviation to divide by; 1 for a column that is constant but for rounding."""
-    steady = _steady(value, 0.0)
-    return steady if steady > 1e-9 * max(abs(mean), 1e-30) else 1.0
-
-
 def _feature(columns: Columns, name: str, statistics: dict[str, Any], words: dict[str, list[str]], settings: Settings) -> Feature:
     i, type = columns.features.index(name), columns.types[name]
     kind = str(kind_of(type))
@@ -273,8 +285,8 @@ def _feature(columns: Columns, name: str, statistics: dict[str, Any], words: dic
         return Feature(name, type, kind, means=(0.0,) * long, scales=(1.0,) * long)
     if kind == "number" and not settings.scaled:
         return Feature(name, type, kind, means=(0.0,), scales=(1.0,))
-    mean = _steady(statistics[f"mean.{i}"], 0.0)
-    return Feature(name, type, kind, means=(mean,), scales=(_scale(statistics[f"scale.{i}"], mean),))
+    mean = steady(statistics[f"mean.{i}"], 0.0)
+    return Feature(name, type, kind, means=(mean,), scales=(scale(statistics[f"scale.{i}"], mean),))
 
 
 def _words(columns: Columns) -> dict[str, list[str]]:
@@ -306,8 +318,8 @@ def _with_arrays(columns: Columns, features: tuple[Feature, ...], rows: int, see
         found = exploded.groupBy("place").agg(F.avg("value").alias("mean"), F.stddev_pop("value").alias("scale")).collect()
         means, scales = list(feature.means), list(feature.scales)
         for row in found:
-            means[row["place"]] = _steady(row["mean"], 0.0)
-            scales[row["place"]] = _scale(row["scale"], means[row["place"]])
+            means[row["place"]] = steady(row["mean"], 0.0)
+            scales[row["place"]] = scale(row["scale"], means[row["place"]])
         return Feature(feature.name, feature.type, feature.kind, tuple(means), tuple(scales))
 
     return tuple(learned(feature) if feature.kind == "numbers" and not feature.size else feature for feature in features)
@@ -316,8 +328,8 @@ def _with_arrays(columns: Columns, features: tuple[Feature, ...], rows: int, see
 def _value_label(columns: Columns, statistics: dict[str, Any], settings: Settings) -> Label:
     if settings.own_loss and not settings.standardize:  # which may mean the label's own unit: a count, a share
         return Label(columns.label, columns.types[columns.label])
-    mean = _steady(statistics["label.mean"], 0.0)
-    return Label(columns.label, columns.types[columns.label], None, mean, _scale(statistics["label.scale"], mean))
+    mean = steady(statistics["label.mean"], 0.0)
+    return Label(columns.label, columns.types[columns.label], None, mean, scale(statistics["label.scale"], mean))
 
 
 def _classes(columns: Columns) -> tuple[Label, tuple[int, ...]]:
@@ -346,12 +358,6 @@ def _recounted(columns: Columns, known: Label) -> tuple[int, ...]:
         problem = f"Label `{columns.label}` is {strange!r} in some rows, a class that the earlier version does not have."
         raise error("DLSQL_TRAINING_DATA", problem=f"{problem} Train without warm_start, so that the classes are learned anew.")
     return tuple(found.get(value, 0) for value in known.classes.to_pylist())
-
-
-def _held_out(settings: Settings, rows: int) -> float:
-    if settings.data_split_method == "auto_split":
-        return 0.0 if rows < _AUTO_SMALL else 0.2 if rows <= _AUTO_LARGE else _AUTO_HELD_OUT / rows
-    return settings.data_split_eval_fraction if settings.data_split_method in ("random", "seq") else 0.0
 
 
 def _split_at(columns: Columns, settings: Settings, held_out: float) -> Any:

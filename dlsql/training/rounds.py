@@ -18,10 +18,10 @@ from dlsql.bridge import slots, was_cancelled
 from dlsql.errors import error
 from dlsql.model import RoundInfo
 from dlsql.options import Settings
-from dlsql.training import metrics
 from dlsql.training.background import Behind
 from dlsql.training.checkpoint import Checkpoint
 from dlsql.training.pack import Blocks
+from udfs import metrics
 from udfs.spec import Label, LocalSteps
 from udfs.state import State, merge
 from udfs.train import Evaluated, Round, Schedule, Seated, Trained, evaluate, half_step, learning_rate, no_seat, stepped_out, train_round
@@ -172,7 +172,7 @@ def _judge(progress: Progress, state: State, settings: Settings) -> None:
     """After an epoch: is it the best, was there progress, is it time to stop? Early stopping as BigQuery ML defines it."""
     last = progress.rounds[-1]
     epoch = [one for one in progress.rounds if one.epoch == last.epoch]
-    trained = sum(one.train_loss * one.rows for one in epoch) / sum(one.rows for one in epoch)
+    trained = sum((one.train_loss or 0.0) * one.rows for one in epoch) / sum(one.rows for one in epoch)
     loss = trained if last.eval_loss is None else last.eval_loss
     progress.losses.append(loss)
     if loss < progress.best_loss:
