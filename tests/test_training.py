@@ -214,6 +214,14 @@ def test_a_warm_start_goes_on_from_the_version_before(spark: SparkSession) -> No
     assert based["loss"] < first["loss"]
 
 
+def test_rows_that_differ_only_in_where_their_nulls_are_train_the_same_in_any_order(spark: SparkSession) -> None:
+    rows = """SELECT if(id % 2 = 0, 1D, NULL) AS a, if(id % 2 = 0, NULL, 1D) AS b, if(id % 2 = 0, array(1D, NULL), array(NULL, 1D)) AS c, id % 2 AS label
+              FROM range(200)"""
+    options = "model_type = 'dnn_regressor', hidden_units = [4], batch_size = 16, num_workers = 1, max_iterations = 2"
+    losses = {train(spark, options, f"{rows} ORDER BY {order}", "nulls")["loss"] for order in ("label", "label DESC", "rand(1)")}
+    assert len(losses) == 1
+
+
 def test_a_linear_regressor_finds_the_line(spark: SparkSession) -> None:
     options = "model_type = 'linear_regressor', learn_rate = 0.1, batch_size = 32, max_iterations = 40, early_stop = false"
     train(spark, options, "SELECT id % 100 * 1D AS x, 3 * (id % 100) + 5 AS label FROM range(1000)", "line")

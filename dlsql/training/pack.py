@@ -56,14 +56,18 @@ def pack_rows(found: Profile, settings: Settings, workers: int) -> Blocks:
     """
     columns = found.columns
     names = [name for name in (columns.label, columns.weight, columns.split, *columns.features) if name is not None]
-    content = F.xxhash64(F.lit(settings.seed), *(column(name) for name in names))
+    # Spark's hash passes over NULLs: where they are is hashed too, so that (1, NULL) is not (NULL, 1).
+    nullable = [column(name).isNull() for name in names if columns.frame.schema[name].nullable]
+    content = F.xxhash64(F.lit(settings.seed), *(column(name) for name in names), *nullable)
     hashed = columns.frame.withColumn(_HASH, content)
     worker = F.pmod(F.shiftright(F.col(_HASH), 30), F.lit(workers)).cast("int")
     aside = held_out(found, settings, F.col(_HASH))
     parts = [*([columns.weight] if columns.weight else []), columns.label, *columns.features]
     # Numbered: mapInArrow looks its columns up by name again, unquoted, and a name may hold dots and backticks.
     chosen = [worker.alias(_WORKER), aside.alias(_ASIDE), F.col(_HASH), *(column(name).alias(str(i)) for i, name in enumerate(parts))]
-    rows = hashed.select(*chosen).repartitionById(workers, _WORKER).sortWithinPartitions(_ASIDE, _HASH).drop(_HASH)
+    # Arrays break the ties of their hashes themselves: NULLs among their elements are passed over as well.
+    arrays = [F.col(str(i)) for i, name in enumerate(parts) if columns.types[name].startswith("array")]
+    rows = hashed.select(*chosen).repartitionById(workers, _WORKER).sortWithinPartitions(_ASIDE, _HASH, *arrays).drop(_HASH)
     blocks = rows.mapInArrow(partial(pack, Packing(found.learned, columns.weight is not None)), BLOCK_SCHEMA)
     kept = blocks.rdd.map(tuple).persist(StorageLevel.MEMORY_AND_DISK)
     try:
