@@ -319,8 +319,8 @@ class Files:
 
 def was_cancelled(raised: BaseException) -> bool:
     """Whether somebody ended a job, or interrupted the thread of a statement between two jobs, as servers do for their clients."""
-    said = r"SPARK_JOB_CANCELLED|[Jj]ob \d+ cancelled|cancelled part of|java\.lang\.InterruptedException"
-    return isinstance(raised, KeyboardInterrupt) or bool(re.search(said, str(raised)))
+    said = r"SPARK_JOB_CANCELLED|[Jj]ob \d+ cancelled|cancelled part of|^: java\.lang\.InterruptedException"
+    return isinstance(raised, KeyboardInterrupt) or bool(re.search(said, str(raised), re.MULTILINE))
 
 
 def slots(context: SparkContext) -> int:

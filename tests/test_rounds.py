@@ -145,6 +145,12 @@ def test_a_worker_without_rows_holds_nobody_up(spark: SparkSession, way: str) ->
     assert all(np.array_equal(both[key], alone[key]) for key in alone)
 
 
+def test_a_last_batch_of_one_row_is_left_out_where_a_network_norms_over_rows(spark: SparkSession, way: str) -> None:
+    parts = [worker_blocks(0, 2 * BATCH + 1), worker_blocks(1, BATCH)]
+    _, progress = train(spark, parts, local_steps(batch_norm=True), 1, sync_every=1)
+    assert sum(one.rows for one in progress.rounds) == 3 * BATCH
+
+
 def test_a_diverging_training_names_the_round(spark: SparkSession, way: str) -> None:
     parts = [worker_blocks(i, 100) for i in range(2)]
     with pytest.raises(

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -96,7 +97,8 @@ def run(
         every = pace.steps + 1 if pace.free else pace.every
         this = Round(progress.epoch, progress.first, count, rate, every, ends and has_held_out)
         number = len(progress.rounds) + 1
-        shown = f", loss {progress.rounds[-1].train_loss:.4g}" if progress.rounds else ""
+        before = progress.rounds[-1].train_loss if progress.rounds else None
+        shown = "" if before is None else f", loss {before:.4g}"
         try:
             with described(context, f"{plan.title}: round {number}, epoch {this.epoch + 1}/{settings.max_iterations}{shown}"):
                 state, parts, evaluated = _round(context, blocks, plan.steps, this, state, pace)
@@ -172,7 +174,7 @@ def _judge(progress: Progress, state: State, settings: Settings) -> None:
     """After an epoch: is it the best, was there progress, is it time to stop? Early stopping as BigQuery ML defines it."""
     last = progress.rounds[-1]
     epoch = [one for one in progress.rounds if one.epoch == last.epoch]
-    trained = sum((one.train_loss or 0.0) * one.rows for one in epoch) / sum(one.rows for one in epoch)
+    trained = sum((one.train_loss or 0.0) * one.rows for one in epoch) / max(sum(one.rows for one in epoch), 1)
     loss = trained if last.eval_loss is None else last.eval_loss
     progress.losses.append(loss)
     if loss < progress.best_loss:
@@ -208,7 +210,8 @@ def _check_finite(state: State, number: int, this: Round) -> None:
 def _info(number: int, this: Round, parts: list[Trained], evaluated: list[Evaluated], plan: Plan, seconds: float) -> RoundInfo:
     """A round as a row. Raises DataError where its loss is no number."""
     rows = sum(part.rows for part in parts)
-    train_loss = sum(part.loss for part in sorted(parts, key=lambda part: part.worker)) / sum(part.weight for part in parts)
+    weight = sum(part.weight for part in parts)
+    train_loss = sum(part.loss for part in parts) / weight if weight else None  # batch norm leaves a batch of one row out
     eval_loss = metrics.loss(evaluated)
     for loss in (train_loss, eval_loss):
         if loss is not None and not math.isfinite(loss):
@@ -220,7 +223,7 @@ def _info(number: int, this: Round, parts: list[Trained], evaluated: list[Evalua
 
 
 def _checkpoint(progress: Progress, state: State) -> Checkpoint:
-    carried = {name: getattr(progress, name) for name in _CARRIED}
+    carried = {name: copy(getattr(progress, name)) for name in _CARRIED}  # it is written while the training goes on
     rounds = [{**asdict(one), "at": one.at.isoformat()} for one in progress.rounds]
     best = {} if progress.best is None or progress.best is state else {f"{_BEST}{key}": value for key, value in progress.best.items()}
     return Checkpoint(len(rounds), {**state, **best}, {**carried, "rounds": rounds})
