@@ -13,7 +13,7 @@ from dlsql import inference
 from dlsql.bridge import Bridge
 from dlsql.catalog import Catalog
 from dlsql.errors import did_you_mean, error
-from dlsql.model import Argument, Version, match
+from dlsql.model import Argument, Version, alike, match
 from dlsql.quoting import identifier, literal
 from dlsql.terms import parse_name
 
@@ -95,21 +95,23 @@ def _cast(found: str, wanted: str) -> str | None:
 # Table functions: a query over a stand-in relation that the bridge replaces with the TABLE argument, or rows of the catalog.
 
 _INPUT = "__dlsql_input"
+_Tables = list[tuple[Argument, ...]]  # the columns of each TABLE argument
 
 
 def table(bridge: Bridge, spark: SparkSession, catalog: Catalog, question: Mapping[str, Any]) -> Any:
     """A table function of the language -> the plan that takes its place."""
-    function, constants, tables = str(question["function"]), list(question["constants"]), int(question["tables"])
+    function, constants = str(question["function"]), list(question["constants"])
+    tables = [tuple(Argument(one["name"], one["type"]) for one in columns) for columns in question["tables"]]
     answer = _TABLES[function](spark, catalog, constants, tables)
     return bridge.query(answer, _INPUT) if isinstance(answer, str) else bridge.dataset(answer)
 
 
-def _no_more(function: str, constants: list[Any], tables: int, most: tuple[int, int], form: str) -> None:
-    if len(constants) not in range(1 if most[0] else 0, most[0] + 1) or tables > most[1]:
+def _no_more(function: str, constants: list[Any], tables: _Tables, most: tuple[int, int], form: str) -> None:
+    if len(constants) not in range(1 if most[0] else 0, most[0] + 1) or len(tables) > most[1]:
         raise error("DLSQL_ARGUMENTS", function=function, problem=f"is called as {form}.")
 
 
-def _ml_predict(spark: SparkSession, catalog: Catalog, constants: list[Any], tables: int) -> str:
+def _ml_predict(spark: SparkSession, catalog: Catalog, constants: list[Any], tables: _Tables) -> str:
     form = "ML_PREDICT('model', TABLE(query) [, map(...)])"
     _no_more("ML_PREDICT", constants, tables, (2, 1), form)
     if not tables:
@@ -135,6 +137,7 @@ def _pinned(version: Version) -> str:
 
 # For every row and class: was it the label, was it the guess, how probable. Grouped by the probability to six digits, so that the rank
 # sum behind the area under the ROC curve (Mann-Whitney U) runs over at most a million groups a class, however long the table.
+# A label that training never saw is a class that is never guessed, with a probability of 0: its rows are wrong answers.
 _EVALUATE_CLASSES = """
 SELECT sum(tp) / sum(actual) AS accuracy,
   avg(if(actual > 0, if(guessed > 0, tp / guessed, 0), NULL)) AS precision,
@@ -152,19 +155,22 @@ FROM (
         count_if(one.label = guess) AS guessed, count_if(one.label = truth) AS actual, count_if(one.label <> truth) AS others,
         sum(if(one.label = truth, -ln(greatest(one.probability, 1e-15D)), 0D)) AS log_loss
       FROM (
-        SELECT truth, answer.label AS guess, explode(answer.probabilities) AS one
+        SELECT truth, answer.label AS guess, explode(
+          if(exists(answer.probabilities, known -> known.label = truth), answer.probabilities,
+             concat(answer.probabilities, array(named_struct('label', truth, 'probability', 0D))))) AS one
         FROM (SELECT {label} AS truth, ml_predict({model}, struct(*)) AS answer FROM {input} WHERE {label} IS NOT NULL)
       ) GROUP BY ALL
     )
   ) GROUP BY class
 )"""
 
+# What is measured against the spread of the label has no value where all labels are the same.
 _EVALUATE_VALUES = """
 SELECT avg(abs(error)) AS mean_absolute_error, avg(error * error) AS mean_squared_error,
   sqrt(avg(error * error)) AS root_mean_squared_error,
-  1 - avg(error * error) / var_pop(truth) AS r2_score, 1 - var_pop(error) / var_pop(truth) AS explained_variance
+  1 - avg(error * error) / nullif(var_pop(truth), 0) AS r2_score, 1 - var_pop(error) / nullif(var_pop(truth), 0) AS explained_variance
 FROM (
-  SELECT truth, truth - answer AS error
+  SELECT if(answer IS NULL, NULL, truth) AS truth, truth - answer AS error
   FROM (SELECT CAST({label} AS DOUBLE) AS truth, predict({model}, struct(*)) AS answer FROM {input} WHERE {label} IS NOT NULL)
 )"""
 
@@ -174,14 +180,29 @@ _METRICS = {
 }
 
 
-def _ml_evaluate(spark: SparkSession, catalog: Catalog, constants: list[Any], tables: int) -> str | DataFrame:
+def _ml_evaluate(spark: SparkSession, catalog: Catalog, constants: list[Any], tables: _Tables) -> str | DataFrame:
     _no_more("ML_EVALUATE", constants, tables, (1, 1), "ML_EVALUATE('model' [, TABLE(query)])")
     version = _model(catalog, "ML_EVALUATE", constants[0])
     if not tables:  # what was measured on the rows held out in training
         columns = pa.schema([(name, pa.float64()) for name in _METRICS[version.task]])
         return local(spark, columns, [{name: version.metrics.get(name) for name in columns.names}])
+    _check_label(version, tables[0])
     query = _EVALUATE_CLASSES if version.task == "classification" else _EVALUATE_VALUES
     return query.format(label=identifier(version.signature.label.name), model=_pinned(version), input=_INPUT)
+
+
+def _check_label(version: Version, columns: tuple[Argument, ...]) -> None:
+    """Raises NotFoundError where a table lacks the model's label, TypeMismatchError where it cannot be compared with the answers."""
+    label = version.signature.label
+    names = [str(column.name) for column in columns]
+    found = next((column for column in columns if str(column.name).casefold() == label.name.casefold()), None)
+    if found is None:
+        role = f"The label of model `{version.full_name}`"
+        hint = did_you_mean(label.name, names)
+        raise error("DLSQL_COLUMN_NOT_FOUND", role=role, column=label.name, columns=", ".join(names), hint=hint)
+    if not alike(found.type, label.type):
+        expected = f"it is compared with the answers of model `{version.full_name}`, which are {label.type.upper()}. Cast it."
+        raise error("DLSQL_COLUMN_TYPE", column=found.name, found=found.type.upper(), expected=expected)
 
 
 _TRAINING_INFO = pa.schema([
@@ -191,7 +212,7 @@ _TRAINING_INFO = pa.schema([
 ])  # fmt: skip
 
 
-def _ml_training_info(spark: SparkSession, catalog: Catalog, constants: list[Any], tables: int) -> DataFrame:
+def _ml_training_info(spark: SparkSession, catalog: Catalog, constants: list[Any], tables: _Tables) -> DataFrame:
     _no_more("ML_TRAINING_INFO", constants, tables, (1, 0), "ML_TRAINING_INFO('model')")
     if not isinstance(constants[0], str):
         raise error("DLSQL_ARGUMENTS", function="ML_TRAINING_INFO", problem="takes the model's name, a constant string.")
@@ -230,12 +251,12 @@ def version_rows(catalog: Catalog, name: Any) -> list[dict[str, Any]]:
     return [row(version) for version in catalog.versions(name)]
 
 
-def _ml_models(spark: SparkSession, catalog: Catalog, constants: list[Any], tables: int) -> DataFrame:
+def _ml_models(spark: SparkSession, catalog: Catalog, constants: list[Any], tables: _Tables) -> DataFrame:
     _no_more("ML_MODELS", constants, tables, (0, 0), "ML_MODELS()")
     return local(spark, MODEL_ROW, model_rows(catalog.models()))
 
 
-def _ml_model_versions(spark: SparkSession, catalog: Catalog, constants: list[Any], tables: int) -> DataFrame:
+def _ml_model_versions(spark: SparkSession, catalog: Catalog, constants: list[Any], tables: _Tables) -> DataFrame:
     _no_more("ML_MODEL_VERSIONS", constants, tables, (1, 0), "ML_MODEL_VERSIONS('model')")
     version = _model(catalog, "ML_MODEL_VERSIONS", constants[0])
     return local(
@@ -246,7 +267,7 @@ def _ml_model_versions(spark: SparkSession, catalog: Catalog, constants: list[An
 
 
 def _unsupported(name: str) -> Callable[..., Any]:
-    def refuse(spark: SparkSession, catalog: Catalog, constants: list[Any], tables: int) -> Any:
+    def refuse(spark: SparkSession, catalog: Catalog, constants: list[Any], tables: _Tables) -> Any:
         raise error("DLSQL_UNSUPPORTED", feature=f"The table function {name.upper()}")
 
     return refuse
@@ -261,7 +282,7 @@ _LATER = (
     "ml_global_explain",
     "ml_explain_predict",
 )
-_TABLES: dict[str, Callable[[SparkSession, Catalog, list[Any], int], str | DataFrame]] = {
+_TABLES: dict[str, Callable[[SparkSession, Catalog, list[Any], _Tables], str | DataFrame]] = {
     "ml_predict": _ml_predict,
     "ml_evaluate": _ml_evaluate,
     "ml_training_info": _ml_training_info,

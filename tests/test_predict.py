@@ -1,6 +1,7 @@
 """PREDICT and its sisters: where they stand in a query, what they take, what they give."""
 
 import json
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -282,3 +283,76 @@ def test_evaluate_agrees_with_scikit_learn(spark: SparkSession, shop: str) -> No
         rel=1e-6,  # probabilities are ranked to six digits
     )
     assert json.dumps(got.asDict())
+
+
+METRICS = ("accuracy", "precision", "recall", "f1_score", "log_loss", "roc_auc")
+FITS = ("mean_absolute_error", "mean_squared_error", "root_mean_squared_error", "r2_score", "explained_variance")
+
+
+def evaluated(spark: SparkSession, model: str, query: str) -> dict[str, float | None]:
+    (got,) = spark.sql(f"SELECT * FROM ML_EVALUATE('{model}', TABLE({query}))").collect()
+    return got.asDict()
+
+
+def test_evaluate_counts_labels_that_training_never_saw_as_wrong(spark: SparkSession, shop: str) -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    query = "SELECT * EXCEPT (level), if(id % 4 = 0, 'middle', if(id % 4 = 1, 'odd', level)) AS level FROM items"
+    rows = spark.sql(f"SELECT level, ML_PREDICT('level', struct(*)) AS m FROM ({query})").collect()
+    truth, guess = [row["level"] for row in rows], [row["m"]["label"] for row in rows]
+    by_class = [{one["label"]: one["probability"] for one in row["m"]["probabilities"]} for row in rows]
+    names = ["high", "low", "middle", "odd"]
+    macro = {"average": "macro", "zero_division": 0, "labels": names}
+    logs = [-math.log(max(probabilities.get(label, 0.0), 1e-15)) for probabilities, label in zip(by_class, truth, strict=True)]
+    areas = [metrics.roc_auc_score([one == name for one in truth], [round(one[name], 6) for one in by_class]) for name in ("high", "low")]
+    assert evaluated(spark, "level", query) == pytest.approx(
+        {
+            "accuracy": metrics.accuracy_score(truth, guess),
+            "precision": metrics.precision_score(truth, guess, **macro),
+            "recall": metrics.recall_score(truth, guess, **macro),
+            "f1_score": metrics.f1_score(truth, guess, **macro),
+            "log_loss": sum(logs) / len(logs),
+            "roc_auc": sum(areas) / 2,  # of the classes that the model knows
+        },
+        rel=1e-6,  # probabilities are ranked to six digits
+    )
+
+
+@pytest.mark.parametrize("ansi", ["true", "false"])
+def test_evaluate_of_few_rows_or_of_one_label_has_no_division_by_zero(spark: SparkSession, shop: str, ansi: str) -> None:
+    spark.sql(f"SET spark.sql.ansi.enabled = {ansi}")
+    try:
+        unseen = evaluated(spark, "level", "SELECT * EXCEPT (level), 'odd' AS level FROM items")
+        assert unseen == pytest.approx(dict(zip(METRICS, (0, 0, 0, 0, -math.log(1e-15), None), strict=True)))
+        assert evaluated(spark, "level", "SELECT * FROM items LIMIT 0") == dict.fromkeys(METRICS)
+        for rows in ("SELECT *, 1D AS y FROM items LIMIT 1", "SELECT *, 3 AS y FROM items"):
+            fit = evaluated(spark, "price", rows)
+            assert [name for name, value in fit.items() if value is None] == ["r2_score", "explained_variance"]
+        assert evaluated(spark, "price", "SELECT *, 3 AS y FROM items LIMIT 0") == dict.fromkeys(FITS)
+    finally:
+        spark.sql("RESET spark.sql.ansi.enabled")
+
+
+@pytest.mark.parametrize(
+    ("model", "query", "message"),
+    [
+        (
+            "level",
+            "SELECT size, weight, 1 AS levl FROM items",
+            "[DLSQL_COLUMN_NOT_FOUND] The label of model `shop.level` `level` is not among the columns: size, weight, levl. Did you mean `levl`? SQLSTATE: 42704",
+        ),
+        (
+            "level",
+            "SELECT size, weight, 1 AS LEVEL FROM items",
+            "[DLSQL_COLUMN_TYPE] Column `LEVEL` is INT; it is compared with the answers of model `shop.level`, which are STRING. Cast it. SQLSTATE: 42804",
+        ),
+        (
+            "price",
+            "SELECT *, 'x' AS y FROM items",
+            "[DLSQL_COLUMN_TYPE] Column `y` is STRING; it is compared with the answers of model `shop.price`, which are DOUBLE. Cast it. SQLSTATE: 42804",
+        ),
+    ],
+)
+def test_evaluate_without_a_label_to_compare_names_it(spark: SparkSession, shop: str, model: str, query: str, message: str) -> None:
+    with pytest.raises(AnalysisException) as raised:
+        spark.sql(f"SELECT * FROM ML_EVALUATE('{model}', TABLE({query}))")
+    assert str(raised.value).split("\n")[0] == message

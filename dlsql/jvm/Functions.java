@@ -152,13 +152,23 @@ public class Functions {
       question.put("function", name);
       question.put("namespace", namespace());
       question.put("constants", constants);
-      question.put("tables", Integer.valueOf(tables.size()));
+      question.put("tables", columns(tables));
       Object answer = python.ask(active(), question);
       if (answer instanceof org.apache.spark.sql.classic.Dataset) {
         return ((org.apache.spark.sql.classic.Dataset) answer).queryExecution().analyzed();
       }
       List reply = (List) answer;
       return parsed((String) reply.get(0)).transformUp(new Substitute((String) reply.get(1), (LogicalPlan) tables.get(0)));
+    }
+
+    private static List columns(List tables) {
+      List all = new ArrayList();
+      for (Object table : tables) {
+        List columns = new ArrayList();
+        for (StructField field : ((LogicalPlan) table).schema().fields()) columns.add(describe(field.name(), field.dataType()));
+        all.add(columns);
+      }
+      return all;
     }
   }
 
