@@ -206,6 +206,10 @@ class Metastore:
         """Whether there is such a table."""
         return bool(_metastore(f"find table {table}", self._java.exists, table))
 
+    def has_database(self, name: str) -> bool:
+        """Whether there is such a database."""
+        return bool(_metastore(f"find database {name}", self._java.hasDatabase, name))
+
     def partitions(self, table: str, values: Mapping[str, str]) -> list[dict[str, str]]:
         """The partitions that agree with `values`: each its columns, and its location under ''."""
         found: list[dict[str, str]] = json.loads(_metastore(f"list {table}", self._java.partitions, table, json.dumps(values)))

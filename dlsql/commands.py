@@ -21,7 +21,7 @@ from pyspark.sql import DataFrame, SparkSession
 from dlsql import inference, options, training
 from dlsql.bridge import Bridge, was_cancelled
 from dlsql.catalog import DEFAULT, Catalog, new_run
-from dlsql.errors import DataError, DlsqlError, error
+from dlsql.errors import DataError, DlsqlError, ExistsError, error
 from dlsql.formats.tensorboard import events
 from dlsql.functions import MODEL_ROW, VERSION_ROW, local, model_rows, version_rows
 from dlsql.model import Field, RoundInfo, Version, ddl
@@ -90,7 +90,12 @@ def _create(client: Client, statement: CreateModel) -> DataFrame:
     frame = _query(client.spark, str(statement.query))
     start = _start(catalog, statement.name, settings)
     catalog.prepare()
-    version = _train(client, statement, settings, frame, start)
+    try:
+        version = _train(client, statement, settings, frame, start)
+    except ExistsError:  # another client was faster
+        if not statement.if_not_exists:
+            raise
+        version = catalog.find(statement.name)
     return local(client.spark, _CREATED, [_created_row(version)])
 
 
@@ -162,7 +167,7 @@ def _train(client: Client, statement: CreateModel, settings: Settings, frame: Da
         catalog.write_rounds(name, run_id, trained.rounds)
         for file, data in {**trained.files, **events(trained.rounds)}.items():
             catalog.files.write(f"{uri}/{file}", data)
-        version = catalog.register(_version(client, statement, settings, frame, trained, run_id, uri))
+        version = catalog.register(_version(client, statement, settings, frame, trained, run_id, uri), new=not statement.replace)
     except BaseException as e:
         _quietly(lambda: _undo(catalog, name, run_id, uri))
         if isinstance(e, DataError):  # going on from where it diverged would diverge again

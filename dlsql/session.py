@@ -125,6 +125,7 @@ class _Language:
         self.bindings = functions.Bindings(self.bridge)
         self.memory = Memory()
         self.bridge.install(spark, functions.SCALARS, functions.TABLES)
+        self.catalog(spark)  # from now on it hears of databases that are dropped
 
     def answer(self, spark: SparkSession, question: Question) -> Any:
         """Answers a question of the JVM."""
