@@ -16,6 +16,7 @@ from dlsql.errors import did_you_mean, error
 from dlsql.model import Argument, Version, alike, match
 from dlsql.quoting import identifier, literal
 from dlsql.terms import parse_name
+from udfs.spec import Preprocess
 
 # function -> (what it shows of the answer for a classification, for a regression, whether a row that cannot be scored fails)
 _SCALARS: dict[str, tuple[str, str, bool]] = {
@@ -70,12 +71,29 @@ def bind(bindings: Bindings, bridge: Bridge, catalog: Catalog, question: Mapping
         )
         raise error("DLSQL_ARGUMENTS", function=function.upper(), problem=problem)
     arguments = tuple(Argument(one["name"], one["type"]) for one in question["arguments"])
-    places = match(version, function.upper(), arguments, by_name=question["struct"])
+    _check_named(version, function, arguments, question["named"])
+    places = match(version, function.upper(), arguments, by_name=question["struct"] or any(question["named"]))
     inputs = [
         {"place": place, "cast": _cast(arguments[place].type, wanted.type)} for place, wanted in zip(places, signature.inputs, strict=True)
     ]
-    udf = bindings.udf(catalog, version, masked=question["masked"], strict=_SCALARS[function][2])
-    return bridge.bound(udf, {"masked": question["masked"], "inputs": inputs, "answer": part})
+    strict = _SCALARS[function][2]
+    masked = question["masked"] or (not strict and any(one["cast"] for one in inputs))
+    udf = bindings.udf(catalog, version, masked=masked, strict=strict)
+    return bridge.bound(udf, {"masked": masked, "strict": strict, "inputs": inputs, "answer": part})
+
+
+def _check_named(version: Version, function: str, arguments: tuple[Argument, ...], named: list[str | None]) -> None:
+    """Where an argument is written as name => value, all are meant by name, and the model must know each name."""
+    if not any(named):
+        return
+    known = {one.name.casefold(): one.name for one in version.signature.inputs}
+    names = [*filter(None, named[:1]), *(one.name for one in arguments)]
+    strange = [name for name in names if name is None or name.casefold() not in known]
+    if strange:
+        got = "an argument without a name beside named ones" if strange[0] is None else f"an argument named `{strange[0]}`"
+        hint = did_you_mean(strange[0] or "", known.values())
+        takes = f"`{version.full_name}` takes {', '.join(known.values())}.{hint}"
+        raise error("DLSQL_ARGUMENTS", function=function.upper(), problem=f"got {got}; {takes}")
 
 
 def _model(catalog: Catalog, function: str, name: Any) -> Version:
@@ -101,6 +119,9 @@ _Tables = list[tuple[Argument, ...]]  # the columns of each TABLE argument
 def table(bridge: Bridge, spark: SparkSession, catalog: Catalog, question: Mapping[str, Any]) -> Any:
     """A table function of the language -> the plan that takes its place."""
     function, constants = str(question["function"]), list(question["constants"])
+    if question["named"]:
+        problem = f"takes its arguments by place; `{question['named'][0]} =>` is not needed."
+        raise error("DLSQL_ARGUMENTS", function=function.upper(), problem=problem)
     tables = [tuple(Argument(one["name"], one["type"]) for one in columns) for columns in question["tables"]]
     answer = _TABLES[function](spark, catalog, constants, tables)
     return bridge.query(answer, _INPUT) if isinstance(answer, str) else bridge.dataset(answer)
@@ -117,17 +138,66 @@ def _ml_predict(spark: SparkSession, catalog: Catalog, constants: list[Any], tab
     if not tables:
         raise error("DLSQL_ARGUMENTS", function="ML_PREDICT", problem=f"in FROM needs its rows: {form}.")
     version = _model(catalog, "ML_PREDICT", constants[0])
-    options = dict(constants[1] or {}) if len(constants) > 1 else {}
-    features = json.loads(options.pop("features")) if "features" in options else None
-    if options:
-        name = next(iter(options))
-        raise error("DLSQL_UNKNOWN_OPTION", option=name, where="ML_PREDICT", hint=did_you_mean(name, ["features"]))
+    options = _settings(constants[1]) if len(constants) > 1 else {}
+    features = _features(options["features"]) if "features" in options else None
     fed = "struct(*)" if features is None else ", ".join(identifier(one) for one in features)
     label = version.signature.label.name
-    columns = f"*, predict({_pinned(version)}, {fed}) AS {identifier('predicted_' + label)}"
+    answer = f"predict({_pinned(version)}, {fed})"
+    probabilities = f"ml_predict({_pinned(version)}, {fed}).probabilities"
+    if "threshold" in options:
+        threshold = _threshold(catalog, version, options["threshold"])
+        positive, negative = f"array_max({probabilities})", f"array_min({probabilities})"  # by label: the classes are in ascending order
+        answer = f"if({positive}.probability > {threshold!r}D, {positive}.label, {negative}.label)"
+    columns = f"*, {answer} AS {identifier('predicted_' + label)}"
     if version.task == "classification":
-        columns += f", ml_predict({_pinned(version)}, {fed}).probabilities AS {identifier(f'predicted_{label}_probs')}"
+        columns += f", {probabilities} AS {identifier(f'predicted_{label}_probs')}"
     return f"SELECT {columns} FROM {_INPUT}"
+
+
+_SETTINGS = ("features", "threshold")
+
+
+def _settings(given: Any) -> dict[str, str | None]:
+    """The third argument of ML_PREDICT."""
+    if not isinstance(given, dict | None):
+        raise error(
+            "DLSQL_ARGUMENTS", function="ML_PREDICT", problem=f"got {given} as its settings; they are a map, e.g. map('threshold', 0.3)."
+        )
+    settings = {str(name).lower(): value for name, value in (given or {}).items()}
+    strange = next((name for name in settings if name not in _SETTINGS), None)
+    if strange is not None:
+        hint = did_you_mean(strange, _SETTINGS) or f" It takes {' and '.join(_SETTINGS)}."
+        raise error("DLSQL_UNKNOWN_OPTION", option=strange, where="ML_PREDICT", hint=hint)
+    return settings
+
+
+def _features(given: str | None) -> list[str]:
+    try:
+        names = json.loads(given or "")
+    except ValueError:
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        expected = """it takes column names as a JSON array, e.g. '["age", "income"]'."""
+        raise error("DLSQL_OPTION_VALUE", option="features", value=repr(given), expected=expected)
+    return names
+
+
+def _threshold(catalog: Catalog, version: Version, given: str | None) -> float:
+    """The probability above which the second of two classes is the answer, as BigQuery ML means it."""
+    classes = None
+    if version.task == "classification":
+        classes = Preprocess.from_json(catalog.files.read(f"{version.uri}/preprocess.json").decode()).label.classes
+    if classes is None or len(classes) != 2:
+        has = "is a regressor" if classes is None else f"has {len(classes)}"
+        expected = f"it is for classifiers of two classes, and `{version.full_name}` {has}."
+        raise error("DLSQL_OPTION_VALUE", option="threshold", value=given, expected=expected)
+    try:
+        threshold = float(given or "")
+    except ValueError:
+        threshold = -1.0
+    if not 0 <= threshold <= 1:
+        raise error("DLSQL_OPTION_VALUE", option="threshold", value=given, expected="it takes a number from 0 to 1.")
+    return threshold
 
 
 def _pinned(version: Version) -> str:

@@ -66,6 +66,7 @@ def expected(spark: SparkSession, shop: str) -> list[object]:
         "TRY_PREDICT('price', struct(*))",
         "PREDICT('price', CAST(size AS BIGINT), CAST(weight AS DECIMAL(10, 2)), colour)",
         "PREDICT(MODEL 'price', struct(*))",
+        "PREDICT('price', colour => colour, size => size + 0, weight => weight)",
     ],
 )
 def test_every_form_of_call_gives_the_same(spark: SparkSession, expected: list[object], call: str) -> None:
@@ -158,6 +159,55 @@ def test_arrays_of_the_wrong_length(spark: SparkSession, shop: str) -> None:
         spark.sql("SELECT PREDICT('pixel', array(1f)) FROM items").collect()
 
 
+def test_try_predict_gives_null_where_a_number_does_not_fit_the_type_of_its_feature(
+    spark: SparkSession, shop: str, expected: list[object]
+) -> None:
+    rows = "SELECT *, if(id % 2 = 0, size, size + 3000000000) AS far, array(1D, if(id % 2 = 0, 1D, 1e300D)) AS pair FROM items"
+    got = values(spark, f"SELECT TRY_PREDICT('price', far, weight, colour) FROM ({rows}) ORDER BY id")
+    assert got == [one if i % 2 == 0 else None for i, one in enumerate(expected)]
+    got = values(
+        spark, f"SELECT TRY_PREDICT('price', named_struct('size', far, 'weight', weight, 'colour', colour)) FROM ({rows}) ORDER BY id"
+    )
+    assert got == [one if i % 2 == 0 else None for i, one in enumerate(expected)]
+    missing = "CAST(NULL AS BIGINT), weight, colour"
+    assert values(spark, f"SELECT TRY_PREDICT('price', {missing}) = PREDICT('price', {missing}) FROM items LIMIT 1") == [True]
+    assert values(
+        spark,
+        "SELECT TRY_PREDICT('price', if(id = 0, NULL, named_struct('size', 1L, 'weight', 1D, 'colour', 'red'))) IS NULL FROM range(2)",
+    ) == [True, False]
+    with pytest.raises(Exception, match="CAST_OVERFLOW"):
+        spark.sql(f"SELECT PREDICT('price', far, weight, colour) FROM ({rows})").collect()
+    with pytest.raises(Exception, match="DIVIDE_BY_ZERO"):  # not the cast's doing
+        spark.sql("SELECT TRY_PREDICT('price', 1L div (id - id), 1D, 'red') FROM range(2)").collect()
+
+
+def test_threshold_is_the_probability_above_which_the_second_class_is_the_answer(spark: SparkSession, shop: str) -> None:
+    for threshold in (0, 0.3, 0.5, 1):
+        query = f"SELECT * FROM ML.PREDICT(MODEL shop.level, TABLE items, STRUCT({threshold} AS threshold))"
+        for row in spark.sql(query).collect():
+            low = next(one["probability"] for one in row["predicted_level_probs"] if one["label"] == "low")
+            assert row["predicted_level"] == ("low" if low > threshold else "high")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ("'price', TABLE(items), map('threshold', 0.5)", "[DLSQL_OPTION_VALUE] Option `threshold` is 0.5; it is for classifiers of two classes, and `shop.price` is a regressor. SQLSTATE: 22023"),
+        ("'level', TABLE(items), map('threshold', 1.5)", "[DLSQL_OPTION_VALUE] Option `threshold` is 1.5; it takes a number from 0 to 1. SQLSTATE: 22023"),
+        ("'level', TABLE(items), map('threshold', 'x')", "[DLSQL_OPTION_VALUE] Option `threshold` is x; it takes a number from 0 to 1. SQLSTATE: 22023"),
+        ("'level', TABLE(items), map('treshold', 0.5)", "[DLSQL_UNKNOWN_OPTION] `treshold` is not an option of ML_PREDICT. Did you mean `threshold`? SQLSTATE: 22023"),
+        ("'level', TABLE(items), map('features', 'x')", "[DLSQL_OPTION_VALUE] Option `features` is 'x'; it takes column names as a JSON array, e.g. '[\"age\", \"income\"]'. SQLSTATE: 22023"),
+        ("'level', TABLE(items), map('features', '[1]')", "[DLSQL_OPTION_VALUE] Option `features` is '[1]'; it takes column names as a JSON array, e.g. '[\"age\", \"income\"]'. SQLSTATE: 22023"),
+        ("'level', TABLE(items), 5", "[DLSQL_ARGUMENTS] ML_PREDICT got 5 as its settings; they are a map, e.g. map('threshold', 0.3). SQLSTATE: 42804"),
+        ("model => 'level', input => TABLE(items)", "[DLSQL_ARGUMENTS] ML_PREDICT takes its arguments by place; `model =>` is not needed. SQLSTATE: 42804"),
+    ],
+)  # fmt: skip
+def test_settings_of_the_table_function_that_are_wrong(spark: SparkSession, shop: str, call: str, message: str) -> None:
+    with pytest.raises(AnalysisException) as raised:
+        spark.sql(f"SELECT * FROM ML_PREDICT({call})")
+    assert str(raised.value).split("\n")[0] == message
+
+
 def test_views_tables_and_inserts(spark: SparkSession, expected: list[object]) -> None:
     spark.sql("CREATE OR REPLACE VIEW priced AS SELECT id, PREDICT('shop.price', struct(*)) AS p FROM shop.items")
     spark.sql("CREATE OR REPLACE TEMPORARY VIEW priced_here AS SELECT id, p FROM priced")
@@ -225,6 +275,18 @@ def test_a_structured_stream(spark: SparkSession, expected: list[object], tmp_pa
         (
             "PREDICT('price', struct(size, weight, weight AS WEIGHT, colour))",
             "[DLSQL_ARGUMENTS] PREDICT got `weight` twice; name the columns of the struct that are meant. SQLSTATE: 42804",
+        ),
+        (
+            "PREDICT('price', size => 1, wait => 2D, colour => 'red')",
+            "[DLSQL_ARGUMENTS] PREDICT got an argument named `wait`; `shop.price` takes size, weight, colour. Did you mean `weight`? SQLSTATE: 42804",
+        ),
+        (
+            "PREDICT('price', size + 1, weight => 2D, colour => 'red')",
+            "[DLSQL_ARGUMENTS] PREDICT got an argument without a name beside named ones; `shop.price` takes size, weight, colour. SQLSTATE: 42804",
+        ),
+        (
+            "PREDICT('price', size => 1, weight => 2D)",
+            "[DLSQL_FEATURE_MISSING] Model `shop.price` takes `colour`, and the arguments do not hold it. SQLSTATE: 42704",
         ),
     ],
 )
