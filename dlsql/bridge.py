@@ -102,6 +102,10 @@ class Bridge:
             "dlsql."
         )
 
+    def check_parses(self, spark: SparkSession, text: str) -> None:
+        """Raises Spark's ParseException where a text is not one statement."""
+        spark._jsparkSession.sessionState().sqlParser().parsePlan(text)
+
     def bound(self, udf: UserDefinedFunction, plan: Mapping[str, Any]) -> Any:
         """An answer to "bind": the worker's function, and how the arguments feed it."""
         pair = self._jvm.java.util.ArrayList()

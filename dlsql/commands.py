@@ -87,7 +87,7 @@ def _create(client: Client, statement: CreateModel) -> DataFrame:
             return local(client.spark, _CREATED, [_created_row(catalog.find(statement.name))])
         if not statement.replace:
             raise error("DLSQL_MODEL_EXISTS", name=str(statement.name))
-    frame = _query(client.spark, str(statement.query))
+    frame = _query(client, str(statement.query))
     start = _start(catalog, statement.name, settings)
     catalog.prepare()
     try:
@@ -115,9 +115,14 @@ def _supported(statement: CreateModel) -> CreateModel:
     return statement
 
 
-def _query(spark: SparkSession, text: str) -> DataFrame:
-    # In parentheses nothing but a query parses: `FROM t INSERT INTO ...` would write while it is looked at.
-    return spark.sql(f"SELECT * FROM (\n{text}\n)")
+def _query(client: Client, text: str) -> DataFrame:
+    # In parentheses nothing but a query parses: `FROM t INSERT INTO ...` would write while it is looked at. By itself it must parse
+    # too: `SELECT 1) UNION ALL (SELECT 2` would end the parentheses.
+    client.bridge.check_parses(client.spark, text)
+    frame = client.spark.sql(f"SELECT * FROM (\n{text}\n)")
+    if frame.isStreaming:
+        raise error("DLSQL_UNSUPPORTED", feature="Training on a stream", hint=" Write it to a table, and train on that.")
+    return frame
 
 
 def _start(catalog: Catalog, name: Name, settings: Settings) -> training.Start | None:
@@ -218,7 +223,7 @@ def _explain(client: Client, statement: ExplainCreateModel) -> DataFrame:
     settings = options.read(create.options)
     client.catalog.check_name(create.name)
     start = _start(client.catalog, create.name, settings)
-    frame = _query(client.spark, str(create.query))
+    frame = _query(client, str(create.query))
     job = training.Job(f"train {create.name}", settings, start, client.catalog.files, str, lambda rounds: None)
     outline = training.outline(frame, job)
     found, network = outline.found, outline.network

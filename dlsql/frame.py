@@ -19,7 +19,7 @@ from pyspark.sql.udf import UserDefinedFunction
 from dlsql.errors import error
 from dlsql.parser import render
 from dlsql.session import attach, language
-from dlsql.statements import CreateModel, HParamCandidates, HParamRange, Options, Value
+from dlsql.statements import CreateModel, HParamCandidates, HParamRange, Name, Options, Value
 from dlsql.terms import parse_name
 
 
@@ -42,13 +42,16 @@ def train(
 
     Raises:
         StatementSyntaxError: `name` is not a name.
+        TypeMismatchError: `name` is not even a string.
         OptionError: the value of an option cannot be written in SQL.
         AnalysisException: what CREATE MODEL refuses.
     """
+    named = _named("train", name)
     view = f"__dlsql_{uuid.uuid4().hex}"
     query = f"SELECT /* trained from a DataFrame, which this view was */ * FROM {view}"
-    statement = CreateModel(parse_name(name), as_options(options), query, replace=replace, if_not_exists=if_not_exists, comment=comment)
-    df.createOrReplaceTempView(view)
+    statement = CreateModel(named, as_options(options), query, replace=replace, if_not_exists=if_not_exists, comment=comment)
+    # Spark drops what is cached of the plan that a view had, when that is dropped: the condition makes it another plan than the caller's.
+    df.where(F.lit(True)).createOrReplaceTempView(view)
     try:
         # The view comes first: a session that does not know the language is cloned, with the views that it has.
         return _knowing(df.sparkSession).sql(render(statement)).collect()[0]
@@ -138,7 +141,13 @@ def predict_udf(model: str, spark: SparkSession | None = None) -> UserDefinedFun
         raise error("DLSQL_UNSUPPORTED", feature="predict_udf over Spark Connect", hint=" Use predict.")
     taught = language(spark)
     catalog = taught.catalog(spark)
-    return taught.bindings.udf(catalog, catalog.find(catalog.qualified(parse_name(model))), whole=False)
+    return taught.bindings.udf(catalog, catalog.find(catalog.qualified(_named("predict_udf", model))), whole=False)
+
+
+def _named(function: str, name: object) -> Name:
+    if not isinstance(name, str):
+        raise error("DLSQL_ARGUMENTS", function=function, problem=f"takes a model's name, a string; got {name!r:.80}.")
+    return parse_name(name)
 
 
 def models(spark: SparkSession | None = None) -> DataFrame:
