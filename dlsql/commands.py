@@ -175,7 +175,7 @@ def _train(client: Client, statement: CreateModel, settings: Settings, frame: Da
         version = catalog.register(_version(client, statement, settings, frame, trained, run_id, uri), new=not statement.replace)
     except BaseException as e:
         _quietly(lambda: _undo(catalog, name, run_id, uri))
-        if isinstance(e, DataError):  # going on from where it diverged would diverge again
+        if isinstance(e, DataError | ExistsError):  # it would diverge again where it went on, or be too late again
             for path in checkpoints:
                 _quietly(partial(catalog.files.delete, path))
         if was_cancelled(e):

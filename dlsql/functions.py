@@ -160,9 +160,8 @@ _SETTINGS = ("features", "threshold")
 def _settings(given: Any) -> dict[str, str | None]:
     """The third argument of ML_PREDICT."""
     if not isinstance(given, dict | None):
-        raise error(
-            "DLSQL_ARGUMENTS", function="ML_PREDICT", problem=f"got {given} as its settings; they are a map, e.g. map('threshold', 0.3)."
-        )
+        problem = f"got {given} as its settings; they are a map, e.g. map('threshold', 0.3)."
+        raise error("DLSQL_ARGUMENTS", function="ML_PREDICT", problem=problem)
     settings = {str(name).lower(): value for name, value in (given or {}).items()}
     strange = next((name for name in settings if name not in _SETTINGS), None)
     if strange is not None:
@@ -176,7 +175,7 @@ def _features(given: str | None) -> list[str]:
         names = json.loads(given or "")
     except ValueError:
         names = None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         expected = """it takes column names as a JSON array, e.g. '["age", "income"]'."""
         raise error("DLSQL_OPTION_VALUE", option="features", value=repr(given), expected=expected)
     return names

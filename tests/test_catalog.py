@@ -312,12 +312,14 @@ def test_model_that_somebody_makes_while_it_is_trained_is_not_made_twice(
             except AnalysisException as e:
                 return str(e).split("\n")[0]
 
+    before = [path for path in files(store) if path.startswith("checkpoints/")]
     assert raced(f"CREATE MODEL churn OPTIONS ({OPTIONS}) AS {QUERY}") == (
         f"[DLSQL_MODEL_EXISTS] Model `{database}.churn` is registered already. Use CREATE OR REPLACE MODEL for its next version. SQLSTATE: 42710"
     )
     assert [(row[0], row[-2]) for row in rows(spark, "SHOW VERSIONS IN MODEL churn")] == [(1, "the winner")]
     runs = {path.split("/")[3] for path in files(store) if path.startswith(f"artifacts/{database}/churn/")}
     assert runs == {catalog.find(Name(database, "churn")).run}
+    assert [path for path in files(store) if path.startswith("checkpoints/")] == before
     spark.sql("DROP MODEL churn")
     assert [row[:2] for row in raced(f"CREATE MODEL IF NOT EXISTS churn OPTIONS ({OPTIONS}) AS {QUERY}")] == [(f"{database}.churn", 1)]
     assert [(row[0], row[-2]) for row in rows(spark, "SHOW VERSIONS IN MODEL churn")] == [(1, "the winner")]

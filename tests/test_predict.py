@@ -159,6 +159,18 @@ def test_arrays_of_the_wrong_length(spark: SparkSession, shop: str) -> None:
         spark.sql("SELECT PREDICT('pixel', array(1f)) FROM items").collect()
 
 
+def test_scoring_error_stands_alone_where_spark_is_told_to_hide_tracebacks(spark: SparkSession, shop: str) -> None:
+    spark.conf.set("spark.sql.execution.pyspark.udf.hideTraceback.enabled", "true")
+    try:
+        with pytest.raises(PythonException) as raised:
+            spark.sql("SELECT PREDICT('pixel', array(1f)) FROM items").collect()
+    finally:
+        spark.conf.unset("spark.sql.execution.pyspark.udf.hideTraceback.enabled")
+    said = "udfs.errors.ScoringError: [DLSQL_SCORING] `pixels` holds 1 numbers a row; the model takes 2. SQLSTATE: 42804"
+    assert said in str(raised.value)
+    assert "Traceback" not in str(raised.value).split("JVM stacktrace")[0]
+
+
 def test_try_predict_gives_null_where_a_number_does_not_fit_the_type_of_its_feature(
     spark: SparkSession, shop: str, expected: list[object]
 ) -> None:

@@ -79,6 +79,7 @@ def columns(frame: DataFrame, settings: Settings) -> Columns:
     types = {field.name: field.dataType.simpleString() for field in frame.schema.fields}
     features = tuple(name for name in frame.columns if name not in (label, weight, split))
     _check(settings, types, features, label, weight, split)
+    _check_not_padded(frame, features)
     return Columns(frame.where(_usable(types, features, label, weight, settings)), features, label, weight, split, types)
 
 
@@ -116,6 +117,12 @@ def _check(settings: Settings, types: dict[str, str], features: tuple[str, ...],
             refuse(
                 name, "a network takes numbers, booleans, dates, timestamps, strings and arrays of numbers. Leave it out, or convert it."
             )
+    for name in (*features, label):
+        if " collate " in types[name]:
+            refuse(
+                name,
+                f"a network tells strings apart by their bytes, and this collation does not. Write {identifier(name)} COLLATE UTF8_BINARY.",
+            )
     if settings.task == "regression" and (kind_of(types[label]) != "number" or types[label] == "boolean"):
         refuse(label, f"the label of a {settings.model_type} is a number.")
     if not is_label_type(types[label]):
@@ -126,6 +133,15 @@ def _check(settings: Settings, types: dict[str, str], features: tuple[str, ...],
         refuse(split, "data_split_method = 'custom' takes a BOOLEAN column, TRUE for the rows held out.")
     if split is not None and settings.data_split_method == "seq" and kind_of(types[split]) not in ("number", "time"):
         refuse(split, "data_split_method = 'seq' takes a number, date or timestamp.")
+
+
+def _check_not_padded(frame: DataFrame, features: tuple[str, ...]) -> None:
+    """Spark pads the strings of a CHAR column, and nothing else: a literal in PREDICT would be another word."""
+    for name in features:
+        declared = str(frame.schema[name].metadata.get("__CHAR_VARCHAR_TYPE_STRING", ""))
+        if declared.startswith("char("):
+            expected = f"its strings are padded with spaces, and others in predictions will not be. Write rtrim({identifier(name)})."
+            raise error("DLSQL_COLUMN_TYPE", column=name, found=declared.upper(), expected=expected)
 
 
 def column(name: str) -> Column:
