@@ -105,6 +105,10 @@ class Bridge:
             "dlsql."
         )
 
+    def check_parses(self, spark: SparkSession, text: str) -> None:
+        """Raises Spark's ParseException where a text is not one statement."""
+        spark._jsparkSession.sessionState().sqlParser().parsePlan(text)
+
     def bound(self, udf: UserDefinedFunction, plan: Mapping[str, Any]) -> Any:
         """An answer to "bind": the worker's function, and how the arguments feed it."""
         pair = self._jvm.java.util.ArrayList()
@@ -212,6 +216,10 @@ class Metastore:
     def exists(self, table: str) -> bool:
         """Whether there is such a table."""
         return bool(_metastore(f"find table {table}", self._java.exists, table))
+
+    def has_database(self, name: str) -> bool:
+        """Whether there is such a database."""
+        return bool(_metastore(f"find database {name}", self._java.hasDatabase, name))
 
     def partitions(self, table: str, values: Mapping[str, str]) -> list[dict[str, str]]:
         """The partitions that agree with `values`: each its columns, and its location under ''."""

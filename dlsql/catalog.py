@@ -8,6 +8,10 @@ and one ALTER PARTITION.
 A look-up at analysis asks the metastore one cheap thing, the catalog's revision, and trusts what it saw at that revision. Whoever
 changes versions or aliases writes another revision after the change (a property of the database), so the next query of any
 application looks anew.
+
+A version's number is never given again while its model is there: the partition of the last version that is dropped stays, and points
+to a file without rows. Models of a database that is dropped are forgotten by the application that drops it (Metastore.java); where
+another engine dropped it, they are not shown, and `vacuum` takes them.
 """
 
 import dataclasses
@@ -42,6 +46,7 @@ DEFAULT = "default"  # the alias that SET DEFAULT_VERSION pins
 _SECONDS_TRUSTED = 5.0  # what was seen at a revision: for changes whose author died before writing another one, or wrote past this module
 _LONGEST = 256  # characters of a partition's value in a metastore, and 767 of all of them with their keys, escaped
 _LONGEST_PARTITION = 767
+_DROPPED = "dropped-"  # begins the folder of a version that was dropped and whose number is kept; a run's begins with its year
 _SHORTEST_RETENTION = 1.0  # hours; what is younger may belong to a training that runs
 
 
@@ -161,13 +166,18 @@ class Catalog:
     def _look(self, key: Mapping[str, str], revision: str | None = None) -> dict[Name, _Seen]:
         """The models that agree with `key`, by name. The revision was read before: a change in between is seen twice rather than never."""
         found: dict[Name, _Seen] = defaultdict(lambda: _Seen(revision, time.monotonic(), {}, {}))
-        aliases = self._metastore.partitions("aliases", key)  # first: what an alias points to was there before it
-        versions = self._metastore.partitions("models", key)
-        for row in sorted(versions, key=lambda row: (row["namespace"], row["model"], int(row["version"]))):
+        aliases = self._present(self._metastore.partitions("aliases", key))  # first: what an alias points to was there before it
+        versions = self._present(self._metastore.partitions("models", key))
+        for row in sorted(filter(_is_version, versions), key=lambda row: (row["namespace"], row["model"], int(row["version"]))):
             found[_named(row)].numbers[int(row["version"])] = row[""]
         for row in aliases:
             found[_named(row)].aliases[row["alias"]] = int(self._row(row[""])["version"])
         return found
+
+    def _present(self, rows: list[dict[str, str]]) -> list[dict[str, str]]:
+        """Those of some partitions whose namespace is there: other engines drop databases, and do not know of models in them."""
+        there = {namespace for namespace in {row["namespace"] for row in rows} if self._metastore.has_database(namespace)}
+        return [row for row in rows if row["namespace"] in there]
 
     def _steadily(self, read: Callable[[], _T]) -> _T:
         """What `read` gives, which looks and then reads: where an alias moves or a version goes in between, so does its file."""
@@ -180,7 +190,7 @@ class Catalog:
             return read()
 
     def _not_found(self, name: Name) -> Exception:
-        known = sorted({_base(_named(row)) for row in self._metastore.names("models", {})})
+        known = sorted({_base(_named(row)) for row in self._present(self._metastore.names("models", {}))})
         return error("DLSQL_MODEL_NOT_FOUND", name=_base(name), hint=did_you_mean(_base(name), known))
 
     def _version(self, name: Name, number: int, location: str) -> Version:
@@ -225,14 +235,23 @@ class Catalog:
             except StorageError as e:  # the change itself is made
                 _LOG.warning("Other applications may see this change %s seconds late: %s", _SECONDS_TRUSTED, e)
 
-    def register(self, version: Version) -> Version:
-        """Commits a version under the next free number, which it gives back."""
+    def register(self, version: Version, *, new: bool = False) -> Version:
+        """Commits a version under the next number that none of the model had, which it gives back.
+
+        Raises:
+            ExistsError: the model is to be `new`, and somebody made it in the meantime.
+        """
         name = version.name
         location = self._store("models", name, version.run, MODELS, [_without_key(version)])
         with self._changing():
             try:
-                number = max(self._numbers(name), default=0) + 1
+                taken = self._metastore.partitions("models", _key(name))
+                number = max((int(row["version"]) for row in taken), default=0) + 1
+                if new and any(map(_is_version, taken)):
+                    raise error("DLSQL_MODEL_EXISTS", name=_base(name))
                 while not self._commit(name, number, location):
+                    if new:
+                        raise error("DLSQL_MODEL_EXISTS", name=_base(name))
                     number += 1
             except BaseException:
                 with suppress(StorageError):  # an answer that was lost may have been a yes
@@ -246,12 +265,10 @@ class Catalog:
         # A metastore's client that lost the answer asks again, and is told that the partition is there: it may be our own.
         return self._metastore.add("models", key, location) or [row[""] for row in self._metastore.partitions("models", key)] == [location]
 
-    def _numbers(self, name: Name) -> list[int]:
-        return [int(row["version"]) for row in self._metastore.names("models", _key(name))]
-
     def is_registered(self, name: Name, run: str) -> bool:
         """Whether a run became a version."""
-        return any(self._row(row[""])["run"] == run for row in self._metastore.partitions("models", _key(name)))
+        rows = filter(_is_version, self._metastore.partitions("models", _key(name)))
+        return any(self._row(row[""])["run"] == run for row in rows)
 
     def amend(self, version: Version, **changes: Any) -> Version:
         """A version with another comment or other properties."""
@@ -296,15 +313,28 @@ class Catalog:
                 self._take("aliases", {**_key(name), "alias": alias})
 
     def drop(self, name: Name, version: int | None = None) -> None:
-        """Drops a model, or one version of it with the aliases that point there: the partitions first, then what they held."""
+        """Drops a model, or one version of it with the aliases that point there: the partitions first, then what they held.
+
+        The last version's partition stays and points to no row: another version under its number would answer in views that name it.
+        """
         gone = self.versions(name) if version is None else [self.find(dataclasses.replace(name, version=version, alias=None))]
         numbers, aliases, targets = self.numbers(name), self.aliases(name), {one.version for one in gone}
+        kept = self._metastore.partitions("models", _key(name))
+        last = max(int(row["version"]) for row in kept)
         with self._changing():
             for alias, target in aliases.items():
                 if version is None or target in targets:
                     self._take("aliases", {**_key(name), "alias": alias})
             for one in gone:
-                self._metastore.drop("models", {**_key(name), "version": str(one.version)})
+                key = {**_key(name), "version": str(one.version)}
+                if version == last:
+                    self._metastore.move("models", key, self._store("models", name, f"{_DROPPED}{_new_id()}", MODELS, []))
+                else:
+                    self._metastore.drop("models", key)
+            if version is None:
+                for row in kept:
+                    if not _is_version(row):
+                        self._take("models", _partition(row))
         for one in gone:
             left = {row[""] for row in self._metastore.partitions("models", {"version": str(one.version)})}
             if numbers[one.version] in left:  # a rename died half-way: another name holds the same files
@@ -317,9 +347,12 @@ class Catalog:
         """Registers every version under the new name, then takes the old one away; the files stay where they are."""
         with self._changing():
             added: list[dict[str, str]] = []
-            for number, location in self.numbers(name).items():
-                added.append({**_key(new), "version": str(number)})
-                if not self._metastore.add("models", added[-1], location):  # somebody took the name in the meantime
+            for row in self._metastore.partitions("models", _key(new)):
+                if not _is_version(row):
+                    self._take("models", _partition(row))
+            for row in self._metastore.partitions("models", _key(name)):
+                added.append({**_partition(row), **_key(new)})
+                if not self._metastore.add("models", added[-1], row[""]):  # somebody took the name in the meantime
                     for key in added[:-1]:
                         self._metastore.drop("models", key)
                     raise error("DLSQL_MODEL_EXISTS", name=_base(new))
@@ -364,11 +397,12 @@ class Catalog:
         return self._steadily(lambda: self._rounds(name))
 
     def _rounds(self, name: Name) -> list[tuple[int, list[RoundInfo]]]:
-        runs = {row["run"]: row[""] for row in self._metastore.partitions("training_info", _key(name))}
+        runs = {row["run"]: row[""] for row in self._present(self._metastore.partitions("training_info", _key(name)))}
         numbers = self.numbers(name)
         named = {str(self._row(location)["run"]): number for number, location in numbers.items()}
         open_runs = sorted(run for run in runs if run not in named)[-1:]  # a run's id begins with its start
-        wanted = {**{run: max(numbers, default=0) + 1 for run in open_runs}, **named}
+        taken = [int(row["version"]) for row in self._metastore.names("models", _key(name))] if open_runs else []
+        wanted = {**{run: max(taken, default=0) + 1 for run in open_runs}, **named}
         shown = [(number, self._read_rounds(runs[run])) for run, number in wanted.items() if run in runs]
         if not shown and not numbers:
             raise self._not_found(name)
@@ -392,9 +426,13 @@ class Catalog:
         if not retain_hours >= _SHORTEST_RETENTION:
             expected = f"it takes a number of at least {_SHORTEST_RETENTION:g}: younger files may belong to a training that runs."
             raise error("DLSQL_OPTION_VALUE", option="retain_hours", value=f"{retain_hours:g}", expected=expected)
+        self._forget_lost_databases()
         before = time.time() - retain_hours * 3600
         root, kept, runs = self._root(), set[str](), set[str]()
         for row in self._metastore.partitions("models", {}):
+            if not _is_version(row):
+                kept.add(_bare(row[""]))
+                continue
             version = self._row(row[""])
             kept |= {_bare(row[""]), _bare(version["uri"])}
             runs.add(version["run"])
@@ -415,6 +453,17 @@ class Catalog:
         for path in gone:
             self.files.delete(path)
         return gone
+
+    def _forget_lost_databases(self) -> None:
+        """Takes away what is registered in databases that are not there any more; the files are then nobody's."""
+        found = [(table, row) for table in TABLES for row in self._metastore.partitions(table, {})]
+        namespaces = {row["namespace"] for _, row in found}
+        there = {namespace for namespace in namespaces if self._metastore.has_database(namespace)}
+        lost = [(table, row) for table, row in found if row["namespace"] not in there]
+        if lost:
+            with self._changing():
+                for table, row in lost:
+                    self._metastore.drop(table, _partition(row))
 
     def _modified(self, folder: str) -> float:
         """The second its youngest file was written: not every store has times for folders."""
@@ -456,6 +505,11 @@ def _check_fits(key: Mapping[str, str]) -> None:
 
 
 _ESCAPED_BY_HIVE = re.compile(r"""[\x00-\x1f\x7f"#%'*/:=?\\{\[\]^]""")
+
+
+def _is_version(row: Mapping[str, str]) -> bool:
+    """Whether a partition of `models` holds a version, and not only keeps the number of one that was dropped."""
+    return not row[""].rstrip("/").rsplit("/", 1)[-1].startswith(_DROPPED)
 
 
 def _partition(row: Mapping[str, str]) -> dict[str, str]:

@@ -4,14 +4,16 @@ import argparse
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from dlsql.errors import DlsqlError
+from dlsql.errors import DlsqlError, error
 
 # What loads Spark, sqlglot or rich is imported where it is used: `dlsql --help` answers at once.
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
     from dlsql.shell import Runner
 
+_CONNECT_PORT = 15002  # where a URL of Spark Connect names none
+_SECONDS_TO_CONNECT = 10.0
 _INTERRUPTED = 128 + signal.SIGINT  # the exit code of shells
 
 
@@ -152,7 +156,23 @@ def _runner(given: argparse.Namespace) -> "Iterator[Runner]":
 def _remote(url: str) -> "SparkSession":
     from pyspark.sql import SparkSession
 
+    _check_listens(url)
     return SparkSession.builder.remote(url).getOrCreate()
+
+
+def _check_listens(url: str) -> None:
+    """Spark's client tries again for a minute and a half, and says nothing, where nobody listens."""
+    place = urlsplit(url)
+    if place.hostname is None:  # Spark says what is wrong with it
+        return
+    port = place.port or _CONNECT_PORT
+    try:
+        socket.create_connection((place.hostname, port), _SECONDS_TO_CONNECT).close()
+    except OSError as e:
+        problem = (
+            f"No server answers on port {port} of {place.hostname}: {e.strerror or e}. Start one with `dlsql serve`, or correct --remote."
+        )
+        raise error("DLSQL_ENVIRONMENT", problem=problem) from e
 
 
 def _local(given: argparse.Namespace) -> "SparkSession":

@@ -21,7 +21,7 @@ from pyspark.sql import DataFrame, SparkSession
 from dlsql import inference, options, training
 from dlsql.bridge import Bridge, was_cancelled
 from dlsql.catalog import DEFAULT, Catalog, new_run
-from dlsql.errors import DataError, DlsqlError, error
+from dlsql.errors import DataError, DlsqlError, ExistsError, error
 from dlsql.formats.tensorboard import events
 from dlsql.functions import MODEL_ROW, VERSION_ROW, local, model_rows, version_rows
 from dlsql.model import Field, RoundInfo, Version, ddl
@@ -88,10 +88,15 @@ def _create(client: Client, statement: CreateModel) -> DataFrame:
             return local(client.spark, _CREATED, [_created_row(catalog.find(statement.name))])
         if not statement.replace:
             raise error("DLSQL_MODEL_EXISTS", name=str(statement.name))
-    frame = _query(client.spark, str(statement.query))
+    frame = _query(client, str(statement.query))
     start = _start(catalog, statement.name, settings)
     catalog.prepare()
-    version = _train(client, statement, settings, frame, start)
+    try:
+        version = _train(client, statement, settings, frame, start)
+    except ExistsError:  # another client was faster
+        if not statement.if_not_exists:
+            raise
+        version = catalog.find(statement.name)
     return local(client.spark, _CREATED, [_created_row(version)])
 
 
@@ -111,9 +116,14 @@ def _supported(statement: CreateModel) -> CreateModel:
     return statement
 
 
-def _query(spark: SparkSession, text: str) -> DataFrame:
-    # In parentheses nothing but a query parses: `FROM t INSERT INTO ...` would write while it is looked at.
-    return spark.sql(f"SELECT * FROM (\n{text}\n)")
+def _query(client: Client, text: str) -> DataFrame:
+    # In parentheses nothing but a query parses: `FROM t INSERT INTO ...` would write while it is looked at. By itself it must parse
+    # too: `SELECT 1) UNION ALL (SELECT 2` would end the parentheses.
+    client.bridge.check_parses(client.spark, text)
+    frame = client.spark.sql(f"SELECT * FROM (\n{text}\n)")
+    if frame.isStreaming:
+        raise error("DLSQL_UNSUPPORTED", feature="Training on a stream", hint=" Write it to a table, and train on that.")
+    return frame
 
 
 def _start(catalog: Catalog, name: Name, settings: Settings) -> training.Start | None:
@@ -164,10 +174,10 @@ def _train(client: Client, statement: CreateModel, settings: Settings, frame: Da
         catalog.write_rounds(name, run_id, trained.rounds)
         for file, data in {**trained.files, **events(trained.rounds)}.items():
             catalog.files.write(f"{uri}/{file}", data)
-        version = catalog.register(_version(client, statement, settings, frame, trained, run_id, uri))
+        version = catalog.register(_version(client, statement, settings, frame, trained, run_id, uri), new=not statement.replace)
     except BaseException as e:
         _quietly(lambda: _undo(catalog, name, run_id, uri))
-        if isinstance(e, DataError):  # going on from where it diverged would diverge again
+        if isinstance(e, DataError | ExistsError):  # it would diverge again where it went on, or be too late again
             for path in checkpoints:
                 _quietly(partial(catalog.files.delete, path))
         if was_cancelled(e):
@@ -216,7 +226,7 @@ def _explain(client: Client, statement: ExplainCreateModel) -> DataFrame:
     settings = options.read(create.options)
     client.catalog.check_name(create.name)
     start = _start(client.catalog, create.name, settings)
-    frame = _query(client.spark, str(create.query))
+    frame = _query(client, str(create.query))
     job = training.Job(f"train {create.name}", settings, start, client.catalog.files, str, lambda rounds: None)
     if settings.partition_cols:
         return _explain_groups(client, create, settings, groups.outline(frame, job))

@@ -21,7 +21,7 @@ from dlsql import code
 from dlsql.errors import error
 from dlsql.parser import render
 from dlsql.session import attach, language
-from dlsql.statements import CreateModel, HParamCandidates, HParamRange, Options, Value
+from dlsql.statements import CreateModel, HParamCandidates, HParamRange, Name, Options, Value
 from dlsql.terms import parse_name
 
 
@@ -45,15 +45,18 @@ def train(
 
     Raises:
         StatementSyntaxError: `name` is not a name.
+        TypeMismatchError: `name` is not even a string.
         OptionError: the value of an option cannot be written in SQL.
         AnalysisException: what CREATE MODEL refuses.
     """
+    named = _named("train", name)
     view = f"__dlsql_{uuid.uuid4().hex}"
     query = f"SELECT /* trained from a DataFrame, which this view was */ * FROM {view}"
     with ExitStack() as objects:
-        named = {option: _named(df.sparkSession, option, value, objects) for option, value in options.items()}
-        statement = CreateModel(parse_name(name), as_options(named), query, replace=replace, if_not_exists=if_not_exists, comment=comment)
-        df.createOrReplaceTempView(view)
+        given = {option: _handed(df.sparkSession, option, value, objects) for option, value in options.items()}
+        statement = CreateModel(named, as_options(given), query, replace=replace, if_not_exists=if_not_exists, comment=comment)
+        # Spark drops what is cached of a view's plan when the view is dropped: the condition makes it another plan than the caller's.
+        df.where(F.lit(True)).createOrReplaceTempView(view)
         try:
             # The view comes first: a session that does not know the language is cloned, with the views that it has.
             return _knowing(df.sparkSession).sql(render(statement)).collect()[0]
@@ -61,7 +64,7 @@ def train(
             df.sparkSession.catalog.dropTempView(view)
 
 
-def _named(spark: SparkSession, option: str, value: Any, objects: ExitStack) -> Any:
+def _handed(spark: SparkSession, option: str, value: Any, objects: ExitStack) -> Any:
     """The value of an option; for code, the text that stands for it while `objects` lasts."""
     if option.lower() not in _CODE or not callable(value):
         return value
@@ -156,7 +159,13 @@ def predict_udf(model: str, spark: SparkSession | None = None) -> UserDefinedFun
         raise error("DLSQL_UNSUPPORTED", feature="predict_udf over Spark Connect", hint=" Use predict.")
     taught = language(spark)
     catalog = taught.catalog(spark)
-    return taught.bindings.udf(catalog, catalog.find(catalog.qualified(parse_name(model))), whole=False)
+    return taught.bindings.udf(catalog, catalog.find(catalog.qualified(_named("predict_udf", model))), whole=False)
+
+
+def _named(function: str, name: object) -> Name:
+    if not isinstance(name, str):
+        raise error("DLSQL_ARGUMENTS", function=function, problem=f"takes a model's name, a string; got {name!r:.80}.")
+    return parse_name(name)
 
 
 def models(spark: SparkSession | None = None) -> DataFrame:

@@ -1,7 +1,7 @@
 """Functions at analysis: which model a call names, how its arguments feed it, and what Spark is to run in its place."""
 
 import json
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -13,9 +13,10 @@ from dlsql import inference
 from dlsql.bridge import Bridge
 from dlsql.catalog import Catalog
 from dlsql.errors import did_you_mean, error
-from dlsql.model import Argument, Version, match
+from dlsql.model import Argument, Version, alike, match
 from dlsql.quoting import identifier, literal
 from dlsql.terms import parse_name
+from udfs.spec import Preprocess
 
 # function -> (what it shows of the answer for a classification, for a regression, whether a row that cannot be scored fails)
 ANSWERS: dict[str, tuple[str, str, bool]] = {
@@ -78,12 +79,34 @@ def bind(bindings: Bindings, bridge: Bridge, catalog: Catalog, question: Mapping
         )
         raise error("DLSQL_ARGUMENTS", function=function.upper(), problem=problem)
     arguments = tuple(Argument(one["name"], one["type"]) for one in question["arguments"])
-    places = match(version, function.upper(), arguments, by_name=question["struct"])
+    _check_named(version, function, arguments, question["named"])
+    places = match(version, function.upper(), arguments, by_name=question["struct"] or any(question["named"]))
     inputs = [
         {"place": place, "cast": cast(arguments[place].type, wanted.type)} for place, wanted in zip(places, signature.inputs, strict=True)
     ]
-    udf = bindings.udf(catalog, version, masked=question["masked"], strict=ANSWERS[function][2])
-    return bridge.bound(udf, {"masked": question["masked"], "inputs": inputs, "answer": part})
+    strict = ANSWERS[function][2]
+    masked = needs_mask(question, inputs, strict)
+    udf = bindings.udf(catalog, version, masked=masked, strict=strict)
+    return bridge.bound(udf, {"masked": masked, "strict": strict, "inputs": inputs, "answer": part})
+
+
+def needs_mask(question: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]], strict: bool) -> bool:
+    """Whether some rows are not to be scored: those whose struct is NULL, or for TRY_PREDICT a value that a cast has no room for."""
+    return bool(question["masked"]) or (not strict and any(one["cast"] for one in inputs))
+
+
+def _check_named(version: Version, function: str, arguments: tuple[Argument, ...], named: list[str | None]) -> None:
+    """Where an argument is written as name => value, all are meant by name, and the model must know each name."""
+    if not any(named):
+        return
+    known = {one.name.casefold(): one.name for one in version.signature.inputs}
+    names = [*filter(None, named[:1]), *(one.name for one in arguments)]
+    strange = [name for name in names if name is None or name.casefold() not in known]
+    if strange:
+        got = "an argument without a name beside named ones" if strange[0] is None else f"an argument named `{strange[0]}`"
+        hint = did_you_mean(strange[0] or "", known.values())
+        takes = f"`{version.full_name}` takes {', '.join(known.values())}.{hint}"
+        raise error("DLSQL_ARGUMENTS", function=function.upper(), problem=f"got {got}; {takes}")
 
 
 def _model(catalog: Catalog, function: str, name: Any) -> Version:
@@ -104,37 +127,90 @@ def cast(found: str, wanted: str) -> str | None:
 # Table functions: a query over a stand-in relation that the bridge replaces with the TABLE argument, or rows of the catalog.
 
 _INPUT = "__dlsql_input"
+_Tables = list[tuple[Argument, ...]]  # the columns of each TABLE argument
 
 
 def table(bridge: Bridge, spark: SparkSession, catalog: Catalog, question: Mapping[str, Any]) -> Any:
     """A table function of the language -> the plan that takes its place."""
-    function, constants, tables = str(question["function"]), list(question["constants"]), int(question["tables"])
+    function, constants = str(question["function"]), list(question["constants"])
+    if question["named"]:
+        problem = f"takes its arguments by place; `{question['named'][0]} =>` is not needed."
+        raise error("DLSQL_ARGUMENTS", function=function.upper(), problem=problem)
+    tables = [tuple(Argument(one["name"], one["type"]) for one in columns) for columns in question["tables"]]
     answer = _TABLES[function](spark, catalog, constants, tables)
     return bridge.query(answer, _INPUT) if isinstance(answer, str) else bridge.dataset(answer)
 
 
-def _no_more(function: str, constants: list[Any], tables: int, most: tuple[int, int], form: str) -> None:
-    if len(constants) not in range(1 if most[0] else 0, most[0] + 1) or tables > most[1]:
+def _no_more(function: str, constants: list[Any], tables: _Tables, most: tuple[int, int], form: str) -> None:
+    if len(constants) not in range(1 if most[0] else 0, most[0] + 1) or len(tables) > most[1]:
         raise error("DLSQL_ARGUMENTS", function=function, problem=f"is called as {form}.")
 
 
-def _ml_predict(spark: SparkSession, catalog: Catalog, constants: list[Any], tables: int) -> str:
+def _ml_predict(spark: SparkSession, catalog: Catalog, constants: list[Any], tables: _Tables) -> str:
     form = "ML_PREDICT('model', TABLE(query) [, map(...)])"
     _no_more("ML_PREDICT", constants, tables, (2, 1), form)
     if not tables:
         raise error("DLSQL_ARGUMENTS", function="ML_PREDICT", problem=f"in FROM needs its rows: {form}.")
     version = _model(catalog, "ML_PREDICT", constants[0])
-    options = dict(constants[1] or {}) if len(constants) > 1 else {}
-    features = json.loads(options.pop("features")) if "features" in options else None
-    if options:
-        name = next(iter(options))
-        raise error("DLSQL_UNKNOWN_OPTION", option=name, where="ML_PREDICT", hint=did_you_mean(name, ["features"]))
+    options = _settings(constants[1]) if len(constants) > 1 else {}
+    features = _features(options["features"]) if "features" in options else None
     fed = "struct(*)" if features is None else ", ".join(identifier(one) for one in features)
     label = version.signature.label.name
-    columns = f"*, predict({_pinned(version)}, {fed}) AS {identifier('predicted_' + label)}"
+    answer = f"predict({_pinned(version)}, {fed})"
+    probabilities = f"ml_predict({_pinned(version)}, {fed}).probabilities"
+    if "threshold" in options:
+        threshold = _threshold(catalog, version, options["threshold"])
+        positive, negative = f"array_max({probabilities})", f"array_min({probabilities})"  # by label: the classes are in ascending order
+        answer = f"if({positive}.probability > {threshold!r}D, {positive}.label, {negative}.label)"
+    columns = f"*, {answer} AS {identifier('predicted_' + label)}"
     if version.task == "classification":
-        columns += f", ml_predict({_pinned(version)}, {fed}).probabilities AS {identifier(f'predicted_{label}_probs')}"
+        columns += f", {probabilities} AS {identifier(f'predicted_{label}_probs')}"
     return f"SELECT {columns} FROM {_INPUT}"
+
+
+_SETTINGS = ("features", "threshold")
+
+
+def _settings(given: Any) -> dict[str, str | None]:
+    """The third argument of ML_PREDICT."""
+    if not isinstance(given, dict | None):
+        problem = f"got {given} as its settings; they are a map, e.g. map('threshold', 0.3)."
+        raise error("DLSQL_ARGUMENTS", function="ML_PREDICT", problem=problem)
+    settings = {str(name).lower(): value for name, value in (given or {}).items()}
+    strange = next((name for name in settings if name not in _SETTINGS), None)
+    if strange is not None:
+        hint = did_you_mean(strange, _SETTINGS) or f" It takes {' and '.join(_SETTINGS)}."
+        raise error("DLSQL_UNKNOWN_OPTION", option=strange, where="ML_PREDICT", hint=hint)
+    return settings
+
+
+def _features(given: str | None) -> list[str]:
+    try:
+        names = json.loads(given or "")
+    except ValueError:
+        names = None
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        expected = """it takes column names as a JSON array, e.g. '["age", "income"]'."""
+        raise error("DLSQL_OPTION_VALUE", option="features", value=repr(given), expected=expected)
+    return names
+
+
+def _threshold(catalog: Catalog, version: Version, given: str | None) -> float:
+    """The probability above which the second of two classes is the answer, as BigQuery ML means it."""
+    classes = None
+    if version.task == "classification":
+        classes = Preprocess.from_json(catalog.files.read(f"{version.uri}/preprocess.json").decode()).label.classes
+    if classes is None or len(classes) != 2:
+        has = "is a regressor" if classes is None else f"has {len(classes)}"
+        expected = f"it is for classifiers of two classes, and `{version.full_name}` {has}."
+        raise error("DLSQL_OPTION_VALUE", option="threshold", value=given, expected=expected)
+    try:
+        threshold = float(given or "")
+    except ValueError:
+        threshold = -1.0
+    if not 0 <= threshold <= 1:
+        raise error("DLSQL_OPTION_VALUE", option="threshold", value=given, expected="it takes a number from 0 to 1.")
+    return threshold
 
 
 def _pinned(version: Version) -> str:
@@ -144,6 +220,7 @@ def _pinned(version: Version) -> str:
 
 # For every row and class: was it the label, was it the guess, how probable. Grouped by the probability to six digits, so that the rank
 # sum behind the area under the ROC curve (Mann-Whitney U) runs over at most a million groups a class, however long the table.
+# A label that training never saw is a class that is never guessed, with a probability of 0: its rows are wrong answers.
 _EVALUATE_CLASSES = """
 SELECT sum(tp) / sum(actual) AS accuracy,
   avg(if(actual > 0, if(guessed > 0, tp / guessed, 0), NULL)) AS precision,
@@ -161,19 +238,22 @@ FROM (
         count_if(one.label = guess) AS guessed, count_if(one.label = truth) AS actual, count_if(one.label <> truth) AS others,
         sum(if(one.label = truth, -ln(greatest(one.probability, 1e-15D)), 0D)) AS log_loss
       FROM (
-        SELECT truth, answer.label AS guess, explode(answer.probabilities) AS one
+        SELECT truth, answer.label AS guess, explode(
+          if(exists(answer.probabilities, known -> known.label = truth), answer.probabilities,
+             concat(answer.probabilities, array(named_struct('label', truth, 'probability', 0D))))) AS one
         FROM (SELECT {label} AS truth, ml_predict({model}, struct(*)) AS answer FROM {input} WHERE {label} IS NOT NULL)
       ) GROUP BY ALL
     )
   ) GROUP BY class
 )"""
 
+# What is measured against the spread of the label has no value where all labels are the same.
 _EVALUATE_VALUES = """
 SELECT avg(abs(error)) AS mean_absolute_error, avg(error * error) AS mean_squared_error,
   sqrt(avg(error * error)) AS root_mean_squared_error,
-  1 - avg(error * error) / var_pop(truth) AS r2_score, 1 - var_pop(error) / var_pop(truth) AS explained_variance
+  1 - avg(error * error) / nullif(var_pop(truth), 0) AS r2_score, 1 - var_pop(error) / nullif(var_pop(truth), 0) AS explained_variance
 FROM (
-  SELECT truth, truth - answer AS error
+  SELECT if(answer IS NULL, NULL, truth) AS truth, truth - answer AS error
   FROM (SELECT CAST({label} AS DOUBLE) AS truth, predict({model}, struct(*)) AS answer FROM {input} WHERE {label} IS NOT NULL)
 )"""
 
@@ -183,14 +263,29 @@ _METRICS = {
 }
 
 
-def _ml_evaluate(spark: SparkSession, catalog: Catalog, constants: list[Any], tables: int) -> str | DataFrame:
+def _ml_evaluate(spark: SparkSession, catalog: Catalog, constants: list[Any], tables: _Tables) -> str | DataFrame:
     _no_more("ML_EVALUATE", constants, tables, (1, 1), "ML_EVALUATE('model' [, TABLE(query)])")
     version = _model(catalog, "ML_EVALUATE", constants[0])
     if not tables:  # what was measured on the rows held out in training
         columns = pa.schema([(name, pa.float64()) for name in _METRICS[version.task]])
         return local(spark, columns, [{name: version.metrics.get(name) for name in columns.names}])
+    _check_label(version, tables[0])
     query = _EVALUATE_CLASSES if version.task == "classification" else _EVALUATE_VALUES
     return query.format(label=identifier(version.signature.label.name), model=_pinned(version), input=_INPUT)
+
+
+def _check_label(version: Version, columns: tuple[Argument, ...]) -> None:
+    """Raises NotFoundError where a table lacks the model's label, TypeMismatchError where it cannot be compared with the answers."""
+    label = version.signature.label
+    names = [str(column.name) for column in columns]
+    found = next((column for column in columns if str(column.name).casefold() == label.name.casefold()), None)
+    if found is None:
+        role = f"The label of model `{version.full_name}`"
+        hint = did_you_mean(label.name, names)
+        raise error("DLSQL_COLUMN_NOT_FOUND", role=role, column=label.name, columns=", ".join(names), hint=hint)
+    if not alike(found.type, label.type):
+        expected = f"it is compared with the answers of model `{version.full_name}`, which are {label.type.upper()}. Cast it."
+        raise error("DLSQL_COLUMN_TYPE", column=found.name, found=found.type.upper(), expected=expected)
 
 
 _TRAINING_INFO = pa.schema([
@@ -201,7 +296,7 @@ _TRAINING_INFO = pa.schema([
 ])  # fmt: skip
 
 
-def _ml_training_info(spark: SparkSession, catalog: Catalog, constants: list[Any], tables: int) -> DataFrame:
+def _ml_training_info(spark: SparkSession, catalog: Catalog, constants: list[Any], tables: _Tables) -> DataFrame:
     _no_more("ML_TRAINING_INFO", constants, tables, (1, 0), "ML_TRAINING_INFO('model')")
     if not isinstance(constants[0], str):
         raise error("DLSQL_ARGUMENTS", function="ML_TRAINING_INFO", problem="takes the model's name, a constant string.")
@@ -240,12 +335,12 @@ def version_rows(catalog: Catalog, name: Any) -> list[dict[str, Any]]:
     return [row(version) for version in catalog.versions(name)]
 
 
-def _ml_models(spark: SparkSession, catalog: Catalog, constants: list[Any], tables: int) -> DataFrame:
+def _ml_models(spark: SparkSession, catalog: Catalog, constants: list[Any], tables: _Tables) -> DataFrame:
     _no_more("ML_MODELS", constants, tables, (0, 0), "ML_MODELS()")
     return local(spark, MODEL_ROW, model_rows(catalog.models()))
 
 
-def _ml_model_versions(spark: SparkSession, catalog: Catalog, constants: list[Any], tables: int) -> DataFrame:
+def _ml_model_versions(spark: SparkSession, catalog: Catalog, constants: list[Any], tables: _Tables) -> DataFrame:
     _no_more("ML_MODEL_VERSIONS", constants, tables, (1, 0), "ML_MODEL_VERSIONS('model')")
     version = _model(catalog, "ML_MODEL_VERSIONS", constants[0])
     return local(
@@ -256,7 +351,7 @@ def _ml_model_versions(spark: SparkSession, catalog: Catalog, constants: list[An
 
 
 def _unsupported(name: str) -> Callable[..., Any]:
-    def refuse(spark: SparkSession, catalog: Catalog, constants: list[Any], tables: int) -> Any:
+    def refuse(spark: SparkSession, catalog: Catalog, constants: list[Any], tables: _Tables) -> Any:
         raise error("DLSQL_UNSUPPORTED", feature=f"The table function {name.upper()}")
 
     return refuse
@@ -271,7 +366,7 @@ _LATER = (
     "ml_global_explain",
     "ml_explain_predict",
 )
-_TABLES: dict[str, Callable[[SparkSession, Catalog, list[Any], int], str | DataFrame]] = {
+_TABLES: dict[str, Callable[[SparkSession, Catalog, list[Any], _Tables], str | DataFrame]] = {
     "ml_predict": _ml_predict,
     "ml_evaluate": _ml_evaluate,
     "ml_training_info": _ml_training_info,

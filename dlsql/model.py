@@ -41,6 +41,17 @@ def is_whole(type: str) -> bool:
     return type.removeprefix("array<").removesuffix(">") in ("tinyint", "smallint", "int", "bigint")
 
 
+def alike(found: str, wanted: str) -> bool:
+    """Whether values of one type can stand for values of the other. A truth value is no number to Spark's ANSI casts of columns.
+
+    >>> alike("int", "double"), alike("boolean", "int"), alike("string", "int"), alike("binary", "binary")
+    (True, False, False, True)
+    """
+    if found == wanted or found == "void":
+        return True
+    return kind_of(found) is not None and kind_of(found) == kind_of(wanted) and "boolean" not in (found, wanted)
+
+
 def is_label_type(type: str) -> bool:
     """Whether a classifier's label can have this type: any scalar."""
     return kind_of(type) in ("number", "time", "category", "bytes")
@@ -230,12 +241,10 @@ def _place(version: Taker, wanted: Field, names: list[str | None], arguments: tu
 
 
 def _check_type(version: Taker, wanted: Field, found: Argument) -> None:
-    if found.type in ("void", wanted.type):
+    if found.type == "vector" and kind_of(wanted.type) == "numbers":
         return
-    kinds = "numbers" if found.type == "vector" else kind_of(found.type), kind_of(wanted.type)
-    numeric_mix = "boolean" in (found.type, wanted.type)  # a truth value is no number to Spark's ANSI casts of columns
-    if kinds[0] != kinds[1] or numeric_mix:
-        hint = " Cast it: CAST(... AS DOUBLE)." if kinds == ("category", "number") else ""
+    if not alike(found.type, wanted.type):
+        hint = " Cast it: CAST(... AS DOUBLE)." if (kind_of(found.type), kind_of(wanted.type)) == ("category", "number") else ""
         raise error(
             "DLSQL_FEATURE_TYPE",
             name=version.full_name,

@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dlsql.errors import error
+
 _NUMBERS = ("tinyint", "smallint", "int", "bigint", "float", "double", "decimal")
 _NARROWEST = 24  # cells: a column is folded to this before a wide table is turned on its side
 _BYTES = 16  # of a binary value that a table shows
@@ -72,10 +74,23 @@ def _field(value: Any) -> str:
 
 
 def lines_of_json(types: Sequence[tuple[str, str]], rows: Iterable[Sequence[Any]], out: TextIO) -> None:
-    """One JSON object a row."""
+    """One JSON object a row.
+
+    Raises:
+        TypeMismatchError: two columns, or two fields of a struct, have one name: an object would keep the last of them.
+    """
     names = [name for name, _ in types]
     for row in rows:
-        out.write(json.dumps(dict(zip(names, map(as_json, row), strict=True)), ensure_ascii=False) + "\n")
+        out.write(json.dumps(_object(names, row), ensure_ascii=False) + "\n")
+
+
+def _object(names: Sequence[str], values: Iterable[Any]) -> dict[str, Any]:
+    made = dict(zip(names, map(as_json, values), strict=True))
+    if len(made) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        expected = "JSON keeps one value for a name. Give each its own name with AS, or take --format csv."
+        raise error("DLSQL_COLUMN_TYPE", column=twice, found="there twice", expected=expected)
+    return made
 
 
 FORMS: dict[str, Callable[[Sequence[tuple[str, str]], Iterable[Any], TextIO], None]] = {
@@ -130,7 +145,7 @@ def as_json(value: Any) -> Any:
     if isinstance(value, bytes | bytearray):
         return bytes(value).hex().upper()
     if hasattr(value, "asDict"):
-        return dict(zip(value.__fields__, map(as_json, value), strict=True))
+        return _object(value.__fields__, value)
     if isinstance(value, dict):
         return {key if isinstance(key, str) else cell(key): as_json(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

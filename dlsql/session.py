@@ -126,6 +126,7 @@ class _Language:
         self.bindings = functions.Bindings(self.bridge)
         self.memory = Memory()
         self.bridge.install(spark, _BUILDERS)
+        self.catalog(spark)  # from now on it hears of databases that are dropped
 
     def answer(self, spark: SparkSession, question: Question) -> Any:
         """Answers a question of the JVM."""

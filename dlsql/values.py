@@ -13,7 +13,7 @@ from pyspark.sql.udf import UserDefinedFunction
 from dlsql import inference, options
 from dlsql.bridge import Bridge, grouped_arrow_udf, scalar_arrow_udf
 from dlsql.errors import error
-from dlsql.functions import ANSWERS, Bindings, cast
+from dlsql.functions import ANSWERS, Bindings, cast, needs_mask
 from dlsql.model import Argument, Field, Named, Signature, ddl, fields_of, is_label_type, kind_of, match
 from dlsql.options import TABLE
 from dlsql.statements import Options, Value
@@ -110,10 +110,11 @@ def bind(bindings: Bindings, bridge: Bridge, question: Mapping[str, Any]) -> Any
         places = match(known, function.upper(), tuple(arguments), by_name=True)
         fed = [(one.name, place, cast(arguments[place].type, one.type)) for one, place in zip(signature.inputs, places, strict=True)]
     names = tuple(name for name, _, _ in fed)
-    how, returns, part = _how(function, signature, answer, names, question["masked"])
+    inputs, strict = [{"place": place, "cast": to} for _, place, to in fed], ANSWERS[function][2]
+    masked = needs_mask(question, inputs, strict)
+    how, returns, part = _how(function, signature, answer, names, masked)
     udf = bindings.once(how, lambda: _udf(how, returns))
-    inputs = [{"place": place, "cast": to} for _, place, to in fed]
-    return bridge.bound(udf, {"masked": question["masked"], "inputs": inputs, "answer": part})
+    return bridge.bound(udf, {"masked": masked, "strict": strict, "inputs": inputs, "answer": part})
 
 
 def _udf(how: ValueScoring, returns: DataType) -> UserDefinedFunction:

@@ -256,6 +256,111 @@ def test_create_in_an_unknown_database_trains_nothing(spark: SparkSession, store
     assert files(store) == before
 
 
+def test_number_of_a_dropped_version_is_never_given_again(spark: SparkSession, database: str, register: Callable[..., Version]) -> None:
+    for _ in range(3):
+        register("churn")
+    spark.sql("CREATE VIEW pinned AS SELECT PREDICT('churn@v3', 1D) AS p")
+    for version in (2, 3):
+        spark.sql(f"DROP MODEL churn VERSION {version}")
+    assert [row[0] for row in rows(spark, "SHOW VERSIONS IN MODEL churn")] == [1]
+    assert rows(spark, f"SELECT version FROM dlsql.models WHERE namespace = '{database}'") == [(1,)]
+    assert register("churn").version == 4
+    assert refusal(spark, "SELECT * FROM pinned") == (
+        f"[DLSQL_VERSION_NOT_FOUND] Model `{database}.churn` has no version 3. It has: 1, 4. SQLSTATE: 42704"
+    )
+    for version in (1, 4):
+        spark.sql(f"DROP MODEL churn VERSION {version}")
+    assert rows(spark, "SHOW MODELS") == []
+    assert register("churn").version == 5
+    spark.sql("DROP MODEL churn VERSION 5")
+    assert register("spam").version == 1
+    spark.sql("ALTER MODEL spam RENAME TO churn")
+    assert [row[0] for row in rows(spark, "SHOW VERSIONS IN MODEL churn")] == [1]
+
+
+def test_kept_number_goes_with_a_rename_outlives_vacuum_and_ends_with_the_model(
+    spark: SparkSession, store: Path, database: str, register: Callable[..., Version]
+) -> None:
+    register("churn"), register("churn")
+    spark.sql("DROP MODEL churn VERSION 2")
+    spark.sql("ALTER MODEL churn RENAME TO left")
+    spark.sql("CALL ml.vacuum(retain_hours => 1)")
+    assert register("left").version == 3
+    spark.sql("DROP MODEL left VERSION 3")
+    spark.sql("DROP MODEL left")
+    assert [path for path in files(store) if f"/{database}/" in path] == []
+    assert register("left").version == 1
+
+
+def test_model_that_somebody_makes_while_it_is_trained_is_not_made_twice(
+    spark: SparkSession, catalog: Catalog, store: Path, database: str, line: Version, register: Callable[..., Version]
+) -> None:
+    commit, made = Catalog._commit, []
+
+    def after_another(self: Catalog, name: Name, number: int, location: str) -> bool:
+        if not made:
+            made.append(name)
+            register("churn", comment="the winner")
+        return commit(self, name, number, location)
+
+    def raced(statement: str) -> str | list[tuple[Any, ...]]:
+        made.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Catalog, "_commit", after_another)
+            try:
+                return [tuple(row) for row in spark.sql(statement).collect()]
+            except AnalysisException as e:
+                return str(e).split("\n")[0]
+
+    before = [path for path in files(store) if path.startswith("checkpoints/")]
+    assert raced(f"CREATE MODEL churn OPTIONS ({OPTIONS}) AS {QUERY}") == (
+        f"[DLSQL_MODEL_EXISTS] Model `{database}.churn` is registered already. Use CREATE OR REPLACE MODEL for its next version. SQLSTATE: 42710"
+    )
+    assert [(row[0], row[-2]) for row in rows(spark, "SHOW VERSIONS IN MODEL churn")] == [(1, "the winner")]
+    runs = {path.split("/")[3] for path in files(store) if path.startswith(f"artifacts/{database}/churn/")}
+    assert runs == {catalog.find(Name(database, "churn")).run}
+    assert [path for path in files(store) if path.startswith("checkpoints/")] == before
+    spark.sql("DROP MODEL churn")
+    assert [row[:2] for row in raced(f"CREATE MODEL IF NOT EXISTS churn OPTIONS ({OPTIONS}) AS {QUERY}")] == [(f"{database}.churn", 1)]
+    assert [(row[0], row[-2]) for row in rows(spark, "SHOW VERSIONS IN MODEL churn")] == [(1, "the winner")]
+    spark.sql("DROP MODEL churn")
+    assert [row[:2] for row in raced(f"CREATE OR REPLACE MODEL churn OPTIONS ({OPTIONS}) AS {QUERY}")] == [(f"{database}.churn", 2)]
+
+
+# DROP DATABASE
+
+
+def test_models_of_a_dropped_database_are_gone_and_do_not_come_back(
+    spark: SparkSession, catalog: Catalog, database: str, register: Callable[..., Version]
+) -> None:
+    register("churn"), register("churn")
+    spark.sql("ALTER MODEL churn VERSION 1 SET ALIAS = champion")
+    assert len(rows(spark, "SELECT PREDICT('churn', 1D)")) == 1
+    spark.sql(f"DROP DATABASE {database} CASCADE")
+    gone = f"[DLSQL_MODEL_NOT_FOUND] Model `{database}.churn` is not registered. SQLSTATE: 42704"
+    for again in (False, True):
+        if again:
+            spark.sql(f"CREATE DATABASE {database}")
+        assert refusal(spark, f"SELECT PREDICT('{database}.churn', 1D)") == gone
+        assert refusal(spark, f"SELECT * FROM ML_TRAINING_INFO('{database}.churn')") == gone
+        assert rows(spark, f"SELECT model FROM ML_MODELS() WHERE namespace = '{database}'") == []
+    for table in ("models", "aliases", "training_info"):
+        assert catalog._metastore.partitions(table, {"namespace": database}) == []
+    assert register("churn").version == 1
+
+
+def test_models_of_a_database_that_another_engine_dropped_are_not_shown_and_vacuum_takes_them(
+    spark: SparkSession, catalog: Catalog, store: Path, database: str, line: Version
+) -> None:
+    lost = catalog.register(replace(line, namespace=f"{database}_x", model="churn", run=new_run(), uri=f"{line.uri}-x"))
+    catalog.set_alias(lost.name, "champion", 1)
+    assert rows(spark, f"SELECT model FROM ML_MODELS() WHERE namespace = '{database}_x'") == []
+    assert refusal(spark, f"SELECT PREDICT('{database}_x.churn', 1D)").startswith("[DLSQL_MODEL_NOT_FOUND]")
+    spark.sql("CALL ml.vacuum()")
+    assert catalog._metastore.partitions("models", {"namespace": f"{database}_x"}) == []
+    assert catalog._metastore.partitions("aliases", {"namespace": f"{database}_x"}) == []
+
+
 # ALTER
 
 

@@ -4,9 +4,11 @@ import io
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -20,6 +22,7 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 from pyspark.sql import Row, SparkSession
 
+from dlsql.errors import TypeMismatchError
 from dlsql.results import lines_of_csv, lines_of_json, table
 from dlsql.script import is_complete, split
 from dlsql.shell import Names, Runner, talk
@@ -119,7 +122,23 @@ def test_csv_and_json_lines() -> None:
     ]
 
 
+def test_json_of_two_columns_of_one_name_is_refused_and_loses_none() -> None:
+    for types, row in (([("x", "int"), ("x", "int")], (1, 2)), ([("s", "struct<x:int,x:int>")], (Row("x", "x")(1, 2),))):
+        with pytest.raises(TypeMismatchError, match=r"Column `x` is there twice; JSON keeps one value for a name\."):
+            lines_of_json(types, [row], io.StringIO())
+
+
 # ---- The command
+
+
+def test_remote_where_nobody_listens_is_told_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    began = time.monotonic()
+    code, out, err = dlsql("sql", "--remote", f"sc://127.0.0.1:{port}", "-e", "SELECT 1")
+    said = f"No server answers on port {port} of 127.0.0.1: Connection refused. Start one with `dlsql serve`, or correct --remote."
+    assert (code, out, err) == (1, "", f"[DLSQL_ENVIRONMENT] {said} SQLSTATE: 0A000\n")
+    assert time.monotonic() - began < 60  # the imports on a busy machine; Spark's client would go on for longer
 
 
 def test_help_does_not_wait_for_spark() -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pyspark.errors import AnalysisException, ParseException
+from pyspark.errors import AnalysisException, ParseException, PythonException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 import dlsql
-from dlsql.errors import NotFoundError, OptionError
+from dlsql.errors import NotFoundError, OptionError, TypeMismatchError
 from dlsql.frame import as_options
 
 FEW = {"max_iterations": 1, "hidden_units": (4,)}
@@ -45,6 +45,31 @@ def test_train_returns_the_row_of_create_model(spark: SparkSession, rows: DataFr
     assert (row["model"], row["version"], row["model_type"], row["rows_trained"]) == ("frames.again", 1, "linear_regressor", 300)
     assert views(spark) == []
     spark.sql("DROP MODEL again")
+
+
+def test_train_keeps_what_the_caller_cached(spark: SparkSession, rows: DataFrame) -> None:
+    frame = rows.select("area", "price").cache()
+    try:
+        frame.count()
+        dlsql.train(frame, "cached", model_type="linear_regressor", input_label_cols=["price"], max_iterations=1)
+        assert frame.storageLevel.useMemory
+        assert "InMemoryTableScan" in rows.select("area", "price")._jdf.queryExecution().executedPlan().toString()
+        spark.sql("DROP MODEL cached")
+    finally:
+        frame.unpersist()
+
+
+def test_train_refuses_what_is_no_name_and_a_stream(spark: SparkSession, rows: DataFrame) -> None:
+    with pytest.raises(
+        TypeMismatchError, match=re.escape("[DLSQL_ARGUMENTS] train takes a model's name, a string; got None. SQLSTATE: 42804")
+    ):
+        dlsql.train(rows, None, model_type="linear_regressor")  # type: ignore[arg-type]
+    stream = spark.readStream.format("rate").load().selectExpr("value AS x", "value AS label")
+    with pytest.raises(
+        AnalysisException, match=re.escape("[DLSQL_UNSUPPORTED] Training on a stream is not supported yet. Write it to a table")
+    ):
+        dlsql.train(stream, "streamed", model_type="linear_regressor")
+    assert views(spark) == []
 
 
 def test_train_replaces_and_keeps_as_create_model_does(spark: SparkSession, rows: DataFrame) -> None:
@@ -121,6 +146,12 @@ def test_predict_udf_answers_as_predict_does(spark: SparkSession, rows: DataFram
     )
     assert frame.dtypes == [("a", "boolean"), ("b", "boolean"), ("c", "double"), ("d", "double")]
     assert [row for row in frame.collect() if row["a"] != row["b"] or row["c"] != row["d"]] == []
+
+
+@pytest.mark.parametrize(("columns", "got"), [(("rooms", "area", "price"), 3), (("rooms",), 1), ((), 0)])
+def test_predict_udf_of_too_many_or_too_few_columns_names_those_it_takes(rows: DataFrame, columns: tuple[str, ...], got: int) -> None:
+    with pytest.raises(PythonException, match=re.escape(f"[DLSQL_SCORING] Got {got} columns; the model takes 2: rooms, area.")):
+        rows.select(dlsql.predict_udf("worth")(*columns)).collect()
 
 
 def test_predict_udf_registers_as_a_function_of_sql(spark: SparkSession, rows: DataFrame) -> None:

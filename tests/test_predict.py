@@ -1,6 +1,7 @@
 """PREDICT and its sisters: where they stand in a query, what they take, what they give."""
 
 import json
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -65,6 +66,7 @@ def expected(spark: SparkSession, shop: str) -> list[object]:
         "TRY_PREDICT('price', struct(*))",
         "PREDICT('price', CAST(size AS BIGINT), CAST(weight AS DECIMAL(10, 2)), colour)",
         "PREDICT(MODEL 'price', struct(*))",
+        "PREDICT('price', colour => colour, size => size + 0, weight => weight)",
     ],
 )
 def test_every_form_of_call_gives_the_same(spark: SparkSession, expected: list[object], call: str) -> None:
@@ -157,6 +159,67 @@ def test_arrays_of_the_wrong_length(spark: SparkSession, shop: str) -> None:
         spark.sql("SELECT PREDICT('pixel', array(1f)) FROM items").collect()
 
 
+def test_scoring_error_stands_alone_where_spark_is_told_to_hide_tracebacks(spark: SparkSession, shop: str) -> None:
+    spark.conf.set("spark.sql.execution.pyspark.udf.hideTraceback.enabled", "true")
+    try:
+        with pytest.raises(PythonException) as raised:
+            spark.sql("SELECT PREDICT('pixel', array(1f)) FROM items").collect()
+    finally:
+        spark.conf.unset("spark.sql.execution.pyspark.udf.hideTraceback.enabled")
+    said = "udfs.errors.ScoringError: [DLSQL_SCORING] `pixels` holds 1 numbers a row; the model takes 2. SQLSTATE: 42804"
+    assert said in str(raised.value)
+    assert "Traceback" not in str(raised.value).split("JVM stacktrace")[0]
+
+
+def test_try_predict_gives_null_where_a_number_does_not_fit_the_type_of_its_feature(
+    spark: SparkSession, shop: str, expected: list[object]
+) -> None:
+    rows = "SELECT *, if(id % 2 = 0, size, size + 3000000000) AS far, array(1D, if(id % 2 = 0, 1D, 1e300D)) AS pair FROM items"
+    got = values(spark, f"SELECT TRY_PREDICT('price', far, weight, colour) FROM ({rows}) ORDER BY id")
+    assert got == [one if i % 2 == 0 else None for i, one in enumerate(expected)]
+    got = values(
+        spark, f"SELECT TRY_PREDICT('price', named_struct('size', far, 'weight', weight, 'colour', colour)) FROM ({rows}) ORDER BY id"
+    )
+    assert got == [one if i % 2 == 0 else None for i, one in enumerate(expected)]
+    missing = "CAST(NULL AS BIGINT), weight, colour"
+    assert values(spark, f"SELECT TRY_PREDICT('price', {missing}) = PREDICT('price', {missing}) FROM items LIMIT 1") == [True]
+    assert values(
+        spark,
+        "SELECT TRY_PREDICT('price', if(id = 0, NULL, named_struct('size', 1L, 'weight', 1D, 'colour', 'red'))) IS NULL FROM range(2)",
+    ) == [True, False]
+    with pytest.raises(Exception, match="CAST_OVERFLOW"):
+        spark.sql(f"SELECT PREDICT('price', far, weight, colour) FROM ({rows})").collect()
+    with pytest.raises(Exception, match="DIVIDE_BY_ZERO"):  # not the cast's doing
+        spark.sql("SELECT TRY_PREDICT('price', 1L div (id - id), 1D, 'red') FROM range(2)").collect()
+
+
+def test_threshold_is_the_probability_above_which_the_second_class_is_the_answer(spark: SparkSession, shop: str) -> None:
+    for threshold in (0, 0.3, 0.5, 1):
+        query = f"SELECT * FROM ML.PREDICT(MODEL shop.level, TABLE items, STRUCT({threshold} AS threshold))"
+        for row in spark.sql(query).collect():
+            low = next(one["probability"] for one in row["predicted_level_probs"] if one["label"] == "low")
+            assert row["predicted_level"] == ("low" if low > threshold else "high")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ("'price', TABLE(items), map('threshold', 0.5)", "[DLSQL_OPTION_VALUE] Option `threshold` is 0.5; it is for classifiers of two classes, and `shop.price` is a regressor. SQLSTATE: 22023"),
+        ("'level', TABLE(items), map('threshold', 1.5)", "[DLSQL_OPTION_VALUE] Option `threshold` is 1.5; it takes a number from 0 to 1. SQLSTATE: 22023"),
+        ("'level', TABLE(items), map('threshold', 'x')", "[DLSQL_OPTION_VALUE] Option `threshold` is x; it takes a number from 0 to 1. SQLSTATE: 22023"),
+        ("'level', TABLE(items), map('treshold', 0.5)", "[DLSQL_UNKNOWN_OPTION] `treshold` is not an option of ML_PREDICT. Did you mean `threshold`? SQLSTATE: 22023"),
+        ("'level', TABLE(items), map('features', 'x')", "[DLSQL_OPTION_VALUE] Option `features` is 'x'; it takes column names as a JSON array, e.g. '[\"age\", \"income\"]'. SQLSTATE: 22023"),
+        ("'level', TABLE(items), map('features', '[1]')", "[DLSQL_OPTION_VALUE] Option `features` is '[1]'; it takes column names as a JSON array, e.g. '[\"age\", \"income\"]'. SQLSTATE: 22023"),
+        ("'level', TABLE(items), 5", "[DLSQL_ARGUMENTS] ML_PREDICT got 5 as its settings; they are a map, e.g. map('threshold', 0.3). SQLSTATE: 42804"),
+        ("model => 'level', input => TABLE(items)", "[DLSQL_ARGUMENTS] ML_PREDICT takes its arguments by place; `model =>` is not needed. SQLSTATE: 42804"),
+    ],
+)  # fmt: skip
+def test_settings_of_the_table_function_that_are_wrong(spark: SparkSession, shop: str, call: str, message: str) -> None:
+    with pytest.raises(AnalysisException) as raised:
+        spark.sql(f"SELECT * FROM ML_PREDICT({call})")
+    assert str(raised.value).split("\n")[0] == message
+
+
 def test_views_tables_and_inserts(spark: SparkSession, expected: list[object]) -> None:
     spark.sql("CREATE OR REPLACE VIEW priced AS SELECT id, PREDICT('shop.price', struct(*)) AS p FROM shop.items")
     spark.sql("CREATE OR REPLACE TEMPORARY VIEW priced_here AS SELECT id, p FROM priced")
@@ -225,6 +288,18 @@ def test_a_structured_stream(spark: SparkSession, expected: list[object], tmp_pa
             "PREDICT('price', struct(size, weight, weight AS WEIGHT, colour))",
             "[DLSQL_ARGUMENTS] PREDICT got `weight` twice; name the columns of the struct that are meant. SQLSTATE: 42804",
         ),
+        (
+            "PREDICT('price', size => 1, wait => 2D, colour => 'red')",
+            "[DLSQL_ARGUMENTS] PREDICT got an argument named `wait`; `shop.price` takes size, weight, colour. Did you mean `weight`? SQLSTATE: 42804",
+        ),
+        (
+            "PREDICT('price', size + 1, weight => 2D, colour => 'red')",
+            "[DLSQL_ARGUMENTS] PREDICT got an argument without a name beside named ones; `shop.price` takes size, weight, colour. SQLSTATE: 42804",
+        ),
+        (
+            "PREDICT('price', size => 1, weight => 2D)",
+            "[DLSQL_FEATURE_MISSING] Model `shop.price` takes `colour`, and the arguments do not hold it. SQLSTATE: 42704",
+        ),
     ],
 )
 def test_errors_come_at_analysis_and_say_what_to_do(spark: SparkSession, shop: str, query: str, message: str) -> None:
@@ -282,3 +357,76 @@ def test_evaluate_agrees_with_scikit_learn(spark: SparkSession, shop: str) -> No
         rel=1e-6,  # probabilities are ranked to six digits
     )
     assert json.dumps(got.asDict())
+
+
+METRICS = ("accuracy", "precision", "recall", "f1_score", "log_loss", "roc_auc")
+FITS = ("mean_absolute_error", "mean_squared_error", "root_mean_squared_error", "r2_score", "explained_variance")
+
+
+def evaluated(spark: SparkSession, model: str, query: str) -> dict[str, float | None]:
+    (got,) = spark.sql(f"SELECT * FROM ML_EVALUATE('{model}', TABLE({query}))").collect()
+    return got.asDict()
+
+
+def test_evaluate_counts_labels_that_training_never_saw_as_wrong(spark: SparkSession, shop: str) -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    query = "SELECT * EXCEPT (level), if(id % 4 = 0, 'middle', if(id % 4 = 1, 'odd', level)) AS level FROM items"
+    rows = spark.sql(f"SELECT level, ML_PREDICT('level', struct(*)) AS m FROM ({query})").collect()
+    truth, guess = [row["level"] for row in rows], [row["m"]["label"] for row in rows]
+    by_class = [{one["label"]: one["probability"] for one in row["m"]["probabilities"]} for row in rows]
+    names = ["high", "low", "middle", "odd"]
+    macro = {"average": "macro", "zero_division": 0, "labels": names}
+    logs = [-math.log(max(probabilities.get(label, 0.0), 1e-15)) for probabilities, label in zip(by_class, truth, strict=True)]
+    areas = [metrics.roc_auc_score([one == name for one in truth], [round(one[name], 6) for one in by_class]) for name in ("high", "low")]
+    assert evaluated(spark, "level", query) == pytest.approx(
+        {
+            "accuracy": metrics.accuracy_score(truth, guess),
+            "precision": metrics.precision_score(truth, guess, **macro),
+            "recall": metrics.recall_score(truth, guess, **macro),
+            "f1_score": metrics.f1_score(truth, guess, **macro),
+            "log_loss": sum(logs) / len(logs),
+            "roc_auc": sum(areas) / 2,  # of the classes that the model knows
+        },
+        rel=1e-6,  # probabilities are ranked to six digits
+    )
+
+
+@pytest.mark.parametrize("ansi", ["true", "false"])
+def test_evaluate_of_few_rows_or_of_one_label_has_no_division_by_zero(spark: SparkSession, shop: str, ansi: str) -> None:
+    spark.sql(f"SET spark.sql.ansi.enabled = {ansi}")
+    try:
+        unseen = evaluated(spark, "level", "SELECT * EXCEPT (level), 'odd' AS level FROM items")
+        assert unseen == pytest.approx(dict(zip(METRICS, (0, 0, 0, 0, -math.log(1e-15), None), strict=True)))
+        assert evaluated(spark, "level", "SELECT * FROM items LIMIT 0") == dict.fromkeys(METRICS)
+        for rows in ("SELECT *, 1D AS y FROM items LIMIT 1", "SELECT *, 3 AS y FROM items"):
+            fit = evaluated(spark, "price", rows)
+            assert [name for name, value in fit.items() if value is None] == ["r2_score", "explained_variance"]
+        assert evaluated(spark, "price", "SELECT *, 3 AS y FROM items LIMIT 0") == dict.fromkeys(FITS)
+    finally:
+        spark.sql("RESET spark.sql.ansi.enabled")
+
+
+@pytest.mark.parametrize(
+    ("model", "query", "message"),
+    [
+        (
+            "level",
+            "SELECT size, weight, 1 AS levl FROM items",
+            "[DLSQL_COLUMN_NOT_FOUND] The label of model `shop.level` `level` is not among the columns: size, weight, levl. Did you mean `levl`? SQLSTATE: 42704",
+        ),
+        (
+            "level",
+            "SELECT size, weight, 1 AS LEVEL FROM items",
+            "[DLSQL_COLUMN_TYPE] Column `LEVEL` is INT; it is compared with the answers of model `shop.level`, which are STRING. Cast it. SQLSTATE: 42804",
+        ),
+        (
+            "price",
+            "SELECT *, 'x' AS y FROM items",
+            "[DLSQL_COLUMN_TYPE] Column `y` is STRING; it is compared with the answers of model `shop.price`, which are DOUBLE. Cast it. SQLSTATE: 42804",
+        ),
+    ],
+)
+def test_evaluate_without_a_label_to_compare_names_it(spark: SparkSession, shop: str, model: str, query: str, message: str) -> None:
+    with pytest.raises(AnalysisException) as raised:
+        spark.sql(f"SELECT * FROM ML_EVALUATE('{model}', TABLE({query}))")
+    assert str(raised.value).split("\n")[0] == message

@@ -1,6 +1,7 @@
 """What CREATE MODEL learns from: columns of every type and name, options, and data that is not fit to be learned from."""
 
 import math
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -147,8 +148,15 @@ def test_rows_that_cannot_be_learned_from_are_left_out_and_counted(spark: SparkS
         (LINEAR + ", learn_rate = 1e30, data_split_method = 'no_split'", "SELECT id AS x, id AS label FROM range(50)", "[DLSQL_DIVERGED]"),
         (LINEAR + ", freeze = ['layers']", "SELECT id AS x, id AS label FROM range(9)", "[DLSQL_OPTION_VALUE] Option `freeze` is ('layers',); nothing is left to train. SQLSTATE: 22023"),
         (CLASSES + ", class_weights = MAP('c', 2)", "SELECT id AS x, if(id > 4, 'a', 'b') AS label FROM range(9)", "[DLSQL_OPTION_VALUE] Option `class_weights` is 'c'; it is no class of `label`: a, b. SQLSTATE: 22023"),
+        (CLASSES + ", class_weights = MAP('a', 0, 'b', 0.0)", "SELECT id AS x, if(id > 4, 'a', 'b') AS label FROM range(9)", "[DLSQL_OPTION_VALUE] Option `class_weights` is {'a': 0.0, 'b': 0.0}; a class must weigh more than 0, or there is nothing to learn. SQLSTATE: 22023"),
+        ("model_type = 'linear_regressor', max_iterations = 2, lr_schedule = MAP('name', 'StepLR', 'step_size', 0)", "SELECT id AS x, id AS label FROM range(9)", "[DLSQL_OPTION_VALUE] Option `lr_schedule` is ('StepLR', {'step_size': 0}); torch says: "),
+        (LINEAR + ", lr_schedule = MAP('name', 'CyclicLR', 'base_lr', 0.1, 'max_lr', 0.2, 'step_size_up', 0)", "SELECT id AS x, id AS label FROM range(9)", "[DLSQL_OPTION_VALUE] Option `lr_schedule` is ('CyclicLR',"),
         (LINEAR + ", warm_start = true", "SELECT id AS x, id AS label FROM range(9)", "[DLSQL_OPTION_VALUE] Option `warm_start` is TRUE; there is no earlier version of `lab.fresh` to go on from. SQLSTATE: 22023"),
         (LINEAR + ", data_split_method = 'custom', data_split_col = 's'", "SELECT id AS x, true AS s, id AS label FROM range(9)", "[DLSQL_TRAINING_DATA] Every usable row is held out for evaluation; none is left to train on. SQLSTATE: 22000"),
+        (CLASSES, "SELECT id AS x, collate(if(id > 4, 'a', 'A'), 'UTF8_LCASE') AS label FROM range(9)", "[DLSQL_COLUMN_TYPE] Column `label` is STRING COLLATE UTF8_LCASE; a network tells strings apart by their bytes, and this collation does not. Write `label` COLLATE UTF8_BINARY. SQLSTATE: 42804"),
+        (LINEAR, "SELECT collate('a', 'UNICODE_CI') AS x, id AS label FROM range(9)", "[DLSQL_COLUMN_TYPE] Column `x` is STRING COLLATE UNICODE_CI; a network tells strings apart by their bytes, and this collation does not. Write `x` COLLATE UTF8_BINARY. SQLSTATE: 42804"),
+        (LINEAR, "SELECT id AS x, id AS label FROM range(9)) UNION ALL (SELECT id, id FROM range(9)", "[PARSE_SYNTAX_ERROR]"),
+        (LINEAR, "SELECT id AS x, id AS label FROM range(9)) AS t WHERE x < 5 UNION ALL SELECT * FROM (SELECT id, id FROM range(9)", "[PARSE_SYNTAX_ERROR]"),
         (LINEAR, "SELECT nope FROM range(9)", "[UNRESOLVED_COLUMN"),
         (LINEAR, "FROM range(9) INSERT INTO nowhere SELECT *", "[PARSE_SYNTAX_ERROR]"),
     ],
@@ -158,6 +166,18 @@ def test_bad_input_says_what_is_wrong_and_registers_nothing(spark: SparkSession,
         spark.sql(f"CREATE MODEL fresh OPTIONS ({options}) AS {query}")
     assert str(raised.value).strip().split("\n")[0].startswith(message)
     assert spark.sql("SHOW MODELS IN lab LIKE 'fresh'").count() == 0
+
+
+def test_padded_feature_is_refused_and_a_trimmed_one_or_a_padded_label_is_not(spark: SparkSession) -> None:
+    spark.sql("CREATE TABLE padded (c CHAR(5), label CHAR(3)) USING parquet")
+    spark.sql("INSERT INTO padded SELECT string(id % 3), string(id % 2) FROM range(30)")
+    with pytest.raises(AnalysisException, match=re.escape("[DLSQL_COLUMN_TYPE] Column `c` is CHAR(5); its strings are padded with spaces")):
+        train(spark, CLASSES, "SELECT c, label FROM padded")
+    train(spark, CLASSES, "SELECT rtrim(c) AS c, label FROM padded")
+    (row,) = spark.sql(
+        "SELECT ML_PREDICT('m', '1') = ML_PREDICT('m', rtrim(c)) AS same, PREDICT('m', '1') AS p FROM padded WHERE c = '1' LIMIT 1"
+    ).collect()
+    assert (row["same"], row["p"] in ("0  ", "1  ")) == (True, True)
 
 
 @pytest.mark.parametrize("clause", ["INPUT (a INT)", "OUTPUT (b INT)", "TRANSFORM (a, b)"])

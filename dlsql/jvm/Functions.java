@@ -72,7 +72,13 @@ public class Functions {
     }
 
     public Object apply(Object given) {
-      List args = unlist(given);
+      List args = new ArrayList();
+      List names = new ArrayList(); // of the arguments written as name => value, null for the others
+      for (Object arg : unlist(given)) {
+        boolean named = arg instanceof NamedArgumentExpression;
+        names.add(named ? ((NamedArgumentExpression) arg).key() : null);
+        args.add(named ? ((NamedArgumentExpression) arg).value() : arg);
+      }
       Expression first = args.isEmpty() ? null : (Expression) args.get(0);
       boolean value = first != null && first.resolved() && first.dataType() instanceof BinaryType;
       Map question = Language.Python.question(value ? "bind_value" : "bind");
@@ -93,25 +99,34 @@ public class Functions {
       } else {
         for (int i = 1; i < args.size(); i++) {
           Expression e = (Expression) args.get(i);
-          fields.add(describe(e instanceof NamedExpression ? ((NamedExpression) e).name() : null, e.dataType()));
+          String column = e instanceof NamedExpression ? ((NamedExpression) e).name() : null;
+          fields.add(describe(names.get(i) == null ? column : (String) names.get(i), e.dataType()));
         }
       }
       question.put("struct", Boolean.valueOf(struct));
       question.put("masked", Boolean.valueOf(struct && whole.nullable()));
       question.put("arguments", fields);
+      question.put("named", names);
       List answer = (List) python.ask(active(), question);
       UserDefinedPythonFunction udf = (UserDefinedPythonFunction) answer.get(0);
       Map plan = (Map) Language.Python.read((String) answer.get(1), Map.class);
 
+      boolean strict = ((Boolean) plan.get("strict")).booleanValue();
+      Expression scored = whole == null ? Literal.create(Boolean.TRUE, BooleanType$.MODULE$) : new IsNotNull(whole);
       List inputs = new ArrayList();
-      if (((Boolean) plan.get("masked")).booleanValue()) inputs.add(new IsNotNull(whole));
       if (value) inputs.add(first);
       for (Object one : (List) plan.get("inputs")) {
         Map input = (Map) one;
         int place = ((Integer) input.get("place")).intValue();
         Expression e = struct ? new GetStructField(whole, place, scala.Option.empty()) : (Expression) args.get(place + 1);
-        inputs.add(converted(e, (String) input.get("cast")));
+        Expression converted = converted(e, (String) input.get("cast"));
+        if (!strict && converted instanceof Cast) { // a value that the cast has no room for is not a value that is missing
+          converted = new TryEval(converted);
+          scored = new And(scored, new Or(new IsNull(e), new IsNotNull(converted)));
+        }
+        inputs.add(converted);
       }
+      if (((Boolean) plan.get("masked")).booleanValue()) inputs.add(0, scored);
       return answer((Expression) udf.builder(list(inputs)), (String) plan.get("answer"));
     }
 
@@ -254,7 +269,11 @@ public class Functions {
     public Object apply(Object given) {
       List constants = new ArrayList();
       List tables = new ArrayList();
-      for (Object arg : unlist(given)) {
+      List names = new ArrayList();
+      for (Object argument : unlist(given)) {
+        boolean named = argument instanceof NamedArgumentExpression;
+        if (named) names.add(((NamedArgumentExpression) argument).key());
+        Object arg = named ? ((NamedArgumentExpression) argument).value() : argument;
         if (arg instanceof FunctionTableSubqueryArgumentExpression) tables.add(((FunctionTableSubqueryArgumentExpression) arg).plan());
         else constants.add(constant((Expression) arg));
       }
@@ -262,13 +281,24 @@ public class Functions {
       question.put("function", name);
       question.put("namespace", namespace());
       question.put("constants", constants);
-      question.put("tables", Integer.valueOf(tables.size()));
+      question.put("tables", columns(tables));
+      question.put("named", names);
       Object answer = python.ask(active(), question);
       if (answer instanceof org.apache.spark.sql.classic.Dataset) {
         return ((org.apache.spark.sql.classic.Dataset) answer).queryExecution().analyzed();
       }
       List reply = (List) answer;
       return parsed((String) reply.get(0)).transformUp(new Substitute((String) reply.get(1), (LogicalPlan) tables.get(0)));
+    }
+
+    private static List columns(List tables) {
+      List all = new ArrayList();
+      for (Object table : tables) {
+        List columns = new ArrayList();
+        for (StructField field : ((LogicalPlan) table).schema().fields()) columns.add(describe(field.name(), field.dataType()));
+        all.add(columns);
+      }
+      return all;
     }
   }
 

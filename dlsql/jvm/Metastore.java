@@ -13,7 +13,11 @@ import org.apache.spark.sql.catalyst.catalog.CatalogDatabase;
 import org.apache.spark.sql.catalyst.catalog.CatalogStorageFormat;
 import org.apache.spark.sql.catalyst.catalog.CatalogTable;
 import org.apache.spark.sql.catalyst.catalog.CatalogTablePartition;
+import org.apache.spark.sql.catalyst.catalog.DropDatabaseEvent;
 import org.apache.spark.sql.catalyst.catalog.ExternalCatalog;
+import org.apache.spark.sql.catalyst.catalog.ExternalCatalogEvent;
+import org.apache.spark.sql.catalyst.catalog.ExternalCatalogEventListener;
+import org.apache.spark.sql.catalyst.catalog.ExternalCatalogWithListener;
 import org.apache.spark.sql.execution.datasources.PartitioningUtils;
 import scala.Option;
 import scala.jdk.javaapi.CollectionConverters;
@@ -27,6 +31,40 @@ public class Metastore {
   public Metastore(SparkSession session, String database) {
     this.catalog = ((org.apache.spark.sql.classic.SparkSession) session).sharedState().externalCatalog();
     this.database = database;
+    if (catalog instanceof ExternalCatalogWithListener) ((ExternalCatalogWithListener) catalog).addListener(new Forgetting(this));
+  }
+
+  /** DROP DATABASE knows of tables and not of models: what is registered in it goes, so that another database of its name begins empty. */
+  public static class Forgetting implements ExternalCatalogEventListener {
+    private final Metastore metastore;
+
+    public Forgetting(Metastore metastore) {
+      this.metastore = metastore;
+    }
+
+    public void onEvent(ExternalCatalogEvent event) {
+      if (!(event instanceof DropDatabaseEvent)) return;
+      try {
+        metastore.forget(((DropDatabaseEvent) event).database());
+      } catch (Exception e) {
+        org.apache.spark.unsafe.Platform.throwException(e); // Spark logs what a listener throws
+      }
+    }
+  }
+
+  void forget(String namespace) throws Exception {
+    if (namespace.equals(database)) return;
+    Map values = new HashMap();
+    values.put("namespace", namespace);
+    boolean changed = false;
+    for (String table : new String[] {"aliases", "models", "training_info"}) {
+      for (Object name : (List) Language.Python.read(names(table, json(values)), List.class)) changed |= drop(table, json(name));
+    }
+    if (changed) revise(java.util.UUID.randomUUID().toString());
+  }
+
+  public boolean hasDatabase(String name) {
+    return catalog.databaseExists(name);
   }
 
   private static scala.collection.immutable.Map immutable(Map values) {

@@ -149,8 +149,9 @@ def schedule_of(settings: Settings) -> list[Schedule]:
         raise error("DLSQL_OPTION_VALUE", option="lr_schedule", value=repr(missing[0]), expected=expected)
     for one in found:
         try:
-            learning_rate([one], settings.learn_rate, settings.max_iterations, [])
-        except (TypeError, ValueError) as e:  # torch's own words on the schedule's arguments
+            lasts = int(one[1].get("epochs", settings.max_iterations))
+            learning_rate([one], settings.learn_rate, settings.max_iterations, [1.0] if lasts > 1 else [])  # one step shows the most
+        except (TypeError, ValueError, ZeroDivisionError) as e:  # torch's own words on the schedule's arguments
             raise error("DLSQL_OPTION_VALUE", option="lr_schedule", value=repr(one), expected=f"torch says: {e}.") from e
     return found
 
@@ -220,7 +221,11 @@ def _class_weights(settings: Settings, found: Profile) -> tuple[float, ...] | No
         expected = f"it is no class of `{found.learned.label.name}`: {', '.join(known[:20])}."
         raise error("DLSQL_OPTION_VALUE", option="class_weights", value=repr(strange), expected=expected, hint=did_you_mean(strange, known))
     folded = {name.casefold(): weight for name, weight in given.items()}
-    return tuple(folded.get(name.casefold(), 1.0) for name in known)
+    weights = tuple(folded.get(name.casefold(), 1.0) for name in known)
+    if not any(weights):
+        expected = "a class must weigh more than 0, or there is nothing to learn."
+        raise error("DLSQL_OPTION_VALUE", option="class_weights", value=repr(given), expected=expected)
+    return weights
 
 
 def _first_state(job: Job, spec: NetworkSpec) -> State:

@@ -55,6 +55,7 @@ def columns(frame: DataFrame, settings: Settings) -> Columns:
     """Sorts the query's columns by their part, before any job starts. Raises what `parts` raises."""
     frame = without_vectors(frame)
     found = parts(fields(frame), settings)
+    _check_not_padded(frame, found.features)
     usable = frame.where(_usable(found.types, found.features, found.label, found.weight, settings))
     return Columns(usable, found.features, found.label, found.weight, found.split, found.types)
 
@@ -145,6 +146,12 @@ def _check(settings: Settings, types: dict[str, str], features: tuple[str, ...],
             )
         if kind == "bytes" and name.casefold() not in shaped:
             refuse(name, f"say the shape of its float32 numbers: reshape = MAP('{name}', [size, ...]).")
+    for name in (*features, label):
+        if " collate " in types[name]:
+            refuse(
+                name,
+                f"a network tells strings apart by their bytes, and this collation does not. Write {identifier(name)} COLLATE UTF8_BINARY.",
+            )
     strange = next((name for name, _ in settings.reshape if name.casefold() not in {one.casefold() for one in features}), None)
     if strange is not None:
         hint = did_you_mean(strange, features)
@@ -159,6 +166,15 @@ def _check(settings: Settings, types: dict[str, str], features: tuple[str, ...],
         refuse(split, "data_split_method = 'custom' takes a BOOLEAN column, TRUE for the rows held out.")
     if split is not None and settings.data_split_method == "seq" and kind_of(types[split]) not in ("number", "time"):
         refuse(split, "data_split_method = 'seq' takes a number, date or timestamp.")
+
+
+def _check_not_padded(frame: DataFrame, features: tuple[str, ...]) -> None:
+    """Spark pads the strings of a CHAR column, and nothing else: a literal in PREDICT would be another word."""
+    for name in features:
+        declared = str(frame.schema[name].metadata.get("__CHAR_VARCHAR_TYPE_STRING", ""))
+        if declared.startswith("char("):
+            expected = f"its strings are padded with spaces, and others in predictions will not be. Write rtrim({identifier(name)})."
+            raise error("DLSQL_COLUMN_TYPE", column=name, found=declared.upper(), expected=expected)
 
 
 def column(name: str) -> Column:
