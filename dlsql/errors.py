@@ -118,6 +118,15 @@ def error(condition: str, **values: object) -> DlsqlError:
     return kind(condition, _SQLSTATES[kind], template.format(**{"hint": "", **values}))
 
 
+def listed(names: list[str]) -> str:
+    """Names for a message, the first twenty of many.
+
+    >>> listed(["a", "b"]), listed(["c"] * 22)[-12:]
+    ('a, b', 'c and 2 more')
+    """
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint with the nearest known word, or nothing where none is near; matched without regard to case.
 

@@ -51,7 +51,7 @@ def train(
     query = f"SELECT /* trained from a DataFrame, which this view was */ * FROM {view}"
     statement = CreateModel(named, as_options(options), query, replace=replace, if_not_exists=if_not_exists, comment=comment)
     # Spark drops what is cached of the plan that a view had, when that is dropped: the condition makes it another plan than the caller's.
-    df.where(F.lit(True)).createOrReplaceTempView(view)
+    df.where("true").createOrReplaceTempView(view)
     try:
         # The view comes first: a session that does not know the language is cloned, with the views that it has.
         return _knowing(df.sparkSession).sql(render(statement)).collect()[0]

@@ -14,7 +14,7 @@ from pyspark.ml.linalg import VectorUDT
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from dlsql.errors import did_you_mean, error
+from dlsql.errors import did_you_mean, error, listed
 from dlsql.model import is_label_type, kind_of
 from dlsql.options import LINEAR, Settings
 from dlsql.quoting import identifier
@@ -73,7 +73,7 @@ def columns(frame: DataFrame, settings: Settings) -> Columns:
     for role, wanted in roles.items():
         if wanted is not None and wanted.casefold() not in names:
             hint = did_you_mean(wanted, frame.columns)
-            raise error("DLSQL_COLUMN_NOT_FOUND", role=_ROLES[role], column=wanted, columns=_listed(frame.columns), hint=hint)
+            raise error("DLSQL_COLUMN_NOT_FOUND", role=_ROLES[role], column=wanted, columns=listed(frame.columns), hint=hint)
         found[role] = names[wanted.casefold()] if wanted is not None else None
     label, weight, split = str(found["label"]), found["weight"], found["split"]
     types = {field.name: field.dataType.simpleString() for field in frame.schema.fields}
@@ -97,10 +97,6 @@ def _has_vectors(frame: DataFrame) -> bool:
 def _plain(frame: DataFrame, name: str) -> Column:
     column = frame[identifier(name)]
     return vector_to_array(column).alias(name) if isinstance(frame.schema[name].dataType, VectorUDT) else column
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
 def _check(settings: Settings, types: dict[str, str], features: tuple[str, ...], label: str, weight: str | None, split: str | None) -> None:
