@@ -16,7 +16,7 @@ Over JDBC only the text survives, so condition and SQLSTATE stand in it:
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class DlsqlError(Exception):
@@ -116,6 +116,15 @@ def error(condition: str, **values: object) -> DlsqlError:
     """
     kind, template = CONDITIONS[condition]
     return kind(condition, _SQLSTATES[kind], template.format(**{"hint": "", **values}))
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for a message, the first twenty of many.
+
+    >>> listed(["a", "b"]), listed(["c"] * 22)[-12:]
+    ('a, b', 'c and 2 more')
+    """
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -56,7 +56,7 @@ def train(
         given = {option: _handed(df.sparkSession, option, value, objects) for option, value in options.items()}
         statement = CreateModel(named, as_options(given), query, replace=replace, if_not_exists=if_not_exists, comment=comment)
         # Spark drops what is cached of a view's plan when the view is dropped: the condition makes it another plan than the caller's.
-        df.where(F.lit(True)).createOrReplaceTempView(view)
+        df.where("true").createOrReplaceTempView(view)
         try:
             # The view comes first: a session that does not know the language is cloned, with the views that it has.
             return _knowing(df.sparkSession).sql(render(statement)).collect()[0]

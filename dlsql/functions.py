@@ -12,7 +12,7 @@ from pyspark.sql.udf import UserDefinedFunction
 from dlsql import inference
 from dlsql.bridge import Bridge
 from dlsql.catalog import Catalog
-from dlsql.errors import did_you_mean, error
+from dlsql.errors import did_you_mean, error, listed
 from dlsql.model import Argument, Version, alike, match
 from dlsql.quoting import identifier, literal
 from dlsql.terms import parse_name
@@ -282,7 +282,7 @@ def _check_label(version: Version, columns: tuple[Argument, ...]) -> None:
     if found is None:
         role = f"The label of model `{version.full_name}`"
         hint = did_you_mean(label.name, names)
-        raise error("DLSQL_COLUMN_NOT_FOUND", role=role, column=label.name, columns=", ".join(names), hint=hint)
+        raise error("DLSQL_COLUMN_NOT_FOUND", role=role, column=label.name, columns=listed(names), hint=hint)
     if not alike(found.type, label.type):
         expected = f"it is compared with the answers of model `{version.full_name}`, which are {label.type.upper()}. Cast it."
         raise error("DLSQL_COLUMN_TYPE", column=found.name, found=found.type.upper(), expected=expected)

@@ -97,6 +97,7 @@ class Metastore:
         site = {
             "javax.jdo.option.ConnectionURL": f"jdbc:derby:;databaseName={self.folder}/db;create=true",
             "datanucleus.schema.autoCreateAll": "true",
+            "datanucleus.connectionPoolingType": "dbcp",  # Hive's default pool is not among PySpark's jars, and DROP DATABASE wants one
             "hive.metastore.schema.verification": "false",
             "hive.async.log.enabled": "false",
             "hive.metastore.warehouse.dir": f"file://{self.folder}/warehouse",
@@ -244,6 +245,41 @@ def test_aliases_moved_at_once_point_to_one_of_the_two(
     seen = [application.sql("SELECT PREDICT('race@contested', 1D)") for application in applications]
     assert seen[0] == seen[1]
     assert seen[0] in [applications[0].sql(f"SELECT PREDICT('race@v{version}', 1D)") for version in (3, 4)]
+
+
+def test_name_that_is_made_at_once_is_made_once_and_a_dropped_number_is_not_given_by_the_other(
+    metastore: Metastore, applications: tuple[Application, Application], raced: list[Any], tmp_path: Path
+) -> None:
+    create = CREATE.replace("CREATE OR REPLACE MODEL race", "CREATE MODEL{} {}") % 0.1
+    for application in applications:
+        application.ask([create.format("", "once"), create.format(" IF NOT EXISTS", "kept")], tmp_path / "go")
+    (tmp_path / "go").touch()
+    (once, kept), (other_once, other_kept) = (application.answers() for application in applications)
+    refused = (
+        "[DLSQL_MODEL_EXISTS] Model `default.once` is registered already. Use CREATE OR REPLACE MODEL for its next version. SQLSTATE: 42710"
+    )
+    assert refused in (once, other_once)
+    assert [answer[0][:2] for answer in (once, other_once) if answer != refused] == [["default.once", 1]]
+    assert kept == other_kept
+    for name in ("once", "kept"):
+        ((uri,),) = applications[0].sql(f"SELECT uri FROM dlsql.models WHERE model = '{name}'")
+        assert [path.name for path in (Path(urlparse(uri).path).parent).iterdir()] == [uri.rsplit("/", 1)[1]]
+    applications[0].sql("DROP MODEL once VERSION 1")
+    assert applications[1].sql(create.format("", "once"))[0][:2] == ["default.once", 2]
+
+
+def test_database_that_one_application_drops_takes_the_models_from_the_other(
+    applications: tuple[Application, Application], raced: list[Any]
+) -> None:
+    one, two = applications
+    for again in (False, True):
+        assert one.sql("CREATE DATABASE brief") == []
+        score = two.sql("SELECT PREDICT('brief.m', 1D)")
+        assert score.startswith("[DLSQL_MODEL_NOT_FOUND] Model `brief.m` is not registered.")
+        if not again:
+            assert one.sql(CREATE.replace("OR REPLACE MODEL race", "MODEL brief.m") % 0.1)[0][:2] == ["brief.m", 1]
+            assert len(two.sql("SELECT PREDICT('brief.m', 1D)")) == 1
+        assert one.sql("DROP DATABASE brief") == []
 
 
 def test_engine_that_knows_nothing_of_us_reads_the_tables(

@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from dlsql.bridge import grouped_arrow_udf
-from dlsql.errors import did_you_mean, error
+from dlsql.errors import did_you_mean, error, listed
 from dlsql.model import Field, RoundInfo, Signature, is_label_type, kind_of
 from dlsql.options import LINEAR, Settings
 from dlsql.training import Job, Trained, perceptron, schedule_of, torch_names
@@ -135,8 +135,8 @@ def _keys(frame: DataFrame, settings: Settings) -> tuple[list[Field], DataFrame]
     for name in settings.partition_cols:
         if name.casefold() not in known:
             hint = did_you_mean(name, frame.columns)
-            listed = ", ".join(frame.columns)
-            raise error("DLSQL_COLUMN_NOT_FOUND", role="Partition column (partition_cols)", column=name, columns=listed, hint=hint)
+            known_columns = listed(frame.columns)
+            raise error("DLSQL_COLUMN_NOT_FOUND", role="Partition column (partition_cols)", column=name, columns=known_columns, hint=hint)
         field = known[name.casefold()]
         key = Field(field.name, field.dataType.simpleString())
         if not is_label_type(key.type):

@@ -14,7 +14,7 @@ from pyspark.ml.linalg import VectorUDT
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from dlsql.errors import did_you_mean, error
+from dlsql.errors import did_you_mean, error, listed
 from dlsql.model import is_label_type, is_whole, kind_of
 from dlsql.options import LINEAR, Settings
 from dlsql.quoting import identifier
@@ -78,9 +78,9 @@ def parts(fields: Sequence[tuple[str, str]], settings: Settings) -> Parts:
         NotFoundError: the label, weight or split column is not there.
         TypeMismatchError: a column has a type that no network takes, or a name that stands twice.
     """
-    listed = [name for name, _ in fields]
+    given = [name for name, _ in fields]
     names: dict[str, str] = {}
-    for name in listed:
+    for name in given:
         if name.casefold() in names:
             raise error(
                 "DLSQL_COLUMN_TYPE", column=name, found="there twice", expected="give each column of the training query a name of its own."
@@ -90,12 +90,12 @@ def parts(fields: Sequence[tuple[str, str]], settings: Settings) -> Parts:
     found: dict[str, str | None] = {}
     for role, wanted in roles.items():
         if wanted is not None and wanted.casefold() not in names:
-            hint = did_you_mean(wanted, listed)
-            raise error("DLSQL_COLUMN_NOT_FOUND", role=_ROLES[role], column=wanted, columns=_listed(listed), hint=hint)
+            hint = did_you_mean(wanted, given)
+            raise error("DLSQL_COLUMN_NOT_FOUND", role=_ROLES[role], column=wanted, columns=listed(given), hint=hint)
         found[role] = names[wanted.casefold()] if wanted is not None else None
     label, weight, split = str(found["label"]), found["weight"], found["split"]
     types = dict(fields)
-    features = tuple(name for name in listed if name not in (label, weight, split))
+    features = tuple(name for name in given if name not in (label, weight, split))
     _check(settings, types, features, label, weight, split)
     return Parts(features, label, weight, split, types)
 
@@ -122,10 +122,6 @@ def _plain(frame: DataFrame, name: str) -> Column:
 def fields(frame: DataFrame) -> list[tuple[str, str]]:
     """The frame's columns, each a name and its type."""
     return [(field.name, field.dataType.simpleString()) for field in frame.schema.fields]
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
 def _check(settings: Settings, types: dict[str, str], features: tuple[str, ...], label: str, weight: str | None, split: str | None) -> None:
@@ -155,7 +151,7 @@ def _check(settings: Settings, types: dict[str, str], features: tuple[str, ...],
     strange = next((name for name, _ in settings.reshape if name.casefold() not in {one.casefold() for one in features}), None)
     if strange is not None:
         hint = did_you_mean(strange, features)
-        raise error("DLSQL_COLUMN_NOT_FOUND", role="Feature (reshape)", column=strange, columns=_listed(list(features)), hint=hint)
+        raise error("DLSQL_COLUMN_NOT_FOUND", role="Feature (reshape)", column=strange, columns=listed(features), hint=hint)
     if settings.task == "regression" and (kind_of(types[label]) != "number" or types[label] == "boolean"):
         refuse(label, f"the label of a {settings.model_type} is a number.")
     if not is_label_type(types[label]):
