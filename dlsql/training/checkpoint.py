@@ -6,6 +6,7 @@ import json
 import uuid
 from dataclasses import dataclass
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -47,7 +48,7 @@ def load(files: Files, folder: str) -> Checkpoint | None:
         if path.endswith(".npz"):
             try:
                 return _read(files.read(path), int(path.rsplit("/", 1)[1].split("-")[0]))
-            except (StorageError, ValueError, OSError):
+            except (StorageError, BadZipFile, ValueError, OSError):
                 continue  # half a file, from a crash of the store itself: the one before it will do
     return None
 

@@ -124,8 +124,16 @@ def run(
     best = state if progress.best is None else progress.best
     if not has_held_out:
         with described(context, f"{plan.title}: evaluating on the training rows"):
-            progress.best_metrics = metrics.metrics(_evaluate(context, blocks, plan.steps, best, held_out=False), plan.label)
+            evaluated = _evaluate(context, blocks, plan.steps, best, held_out=False)
+        last = progress.rounds[-1]
+        _check_finite_loss("The loss on the training rows", metrics.loss(evaluated), last.round, last.learning_rate)
+        progress.best_metrics = metrics.metrics(evaluated, plan.label)
     return best, progress
+
+
+def _check_finite_loss(what: str, loss: float | None, number: int, learn_rate: float) -> None:
+    if loss is not None and not math.isfinite(loss):
+        raise error("DLSQL_DIVERGED", what=what, value=loss, round=number, learn_rate=learn_rate)
 
 
 def _pace(context: SparkContext, workers: int, settings: Settings, steps: int) -> _Pace:
@@ -213,9 +221,8 @@ def _info(number: int, this: Round, parts: list[Trained], evaluated: list[Evalua
     weight = sum(part.weight for part in parts)
     train_loss = sum(part.loss for part in parts) / weight if weight else None  # batch norm leaves a batch of one row out
     eval_loss = metrics.loss(evaluated)
-    for loss in (train_loss, eval_loss):
-        if loss is not None and not math.isfinite(loss):
-            raise error("DLSQL_DIVERGED", what="The training loss", value=loss, round=number, learn_rate=this.learning_rate)
+    for what, loss in (("The training loss", train_loss), ("The evaluation loss", eval_loss)):
+        _check_finite_loss(what, loss, number, this.learning_rate)
     counted = metrics.metrics(evaluated, plan.label)
     return RoundInfo(
         number, this.epoch + 1, rows, train_loss, eval_loss, counted, this.learning_rate, seconds, rows / seconds, datetime.now(UTC)
