@@ -176,8 +176,8 @@ class Catalog:
 
     def _present(self, rows: list[dict[str, str]]) -> list[dict[str, str]]:
         """Those of some partitions whose namespace is there: other engines drop databases, and do not know of models in them."""
-        there = {namespace for namespace in {row["namespace"] for row in rows} if self._metastore.has_database(namespace)}
-        return [row for row in rows if row["namespace"] in there]
+        there = {namespace: self._metastore.has_database(namespace) for namespace in {row["namespace"] for row in rows}}
+        return [row for row in rows if there[row["namespace"]]]
 
     def _steadily(self, read: Callable[[], _T]) -> _T:
         """What `read` gives, which looks and then reads: where an alias moves or a version goes in between, so does its file."""
@@ -320,7 +320,7 @@ class Catalog:
         gone = self.versions(name) if version is None else [self.find(dataclasses.replace(name, version=version, alias=None))]
         numbers, aliases, targets = self.numbers(name), self.aliases(name), {one.version for one in gone}
         kept = self._metastore.partitions("models", _key(name))
-        last = max(int(row["version"]) for row in kept)
+        last = max((int(row["version"]) for row in kept), default=0)
         with self._changing():
             for alias, target in aliases.items():
                 if version is None or target in targets:
@@ -456,10 +456,9 @@ class Catalog:
 
     def _forget_lost_databases(self) -> None:
         """Takes away what is registered in databases that are not there any more; the files are then nobody's."""
-        found = [(table, row) for table in TABLES for row in self._metastore.partitions(table, {})]
-        namespaces = {row["namespace"] for _, row in found}
-        there = {namespace for namespace in namespaces if self._metastore.has_database(namespace)}
-        lost = [(table, row) for table, row in found if row["namespace"] not in there]
+        found = {table: self._metastore.partitions(table, {}) for table in TABLES}
+        there = {row["namespace"] for row in self._present([row for rows in found.values() for row in rows])}
+        lost = [(table, row) for table, rows in found.items() for row in rows if row["namespace"] not in there]
         if lost:
             with self._changing():
                 for table, row in lost:

@@ -79,7 +79,8 @@ def bind(bindings: Bindings, bridge: Bridge, catalog: Catalog, question: Mapping
         )
         raise error("DLSQL_ARGUMENTS", function=function.upper(), problem=problem)
     arguments = tuple(Argument(one["name"], one["type"]) for one in question["arguments"])
-    _check_named(version, function, arguments, question["named"])
+    if not question["struct"]:  # whose fields have names of their own
+        _check_named(version, function, arguments, question["named"])
     places = match(version, function.upper(), arguments, by_name=question["struct"] or any(question["named"]))
     inputs = [
         {"place": place, "cast": cast(arguments[place].type, wanted.type)} for place, wanted in zip(places, signature.inputs, strict=True)

@@ -116,13 +116,17 @@ def cell(value: Any) -> str:
     if isinstance(value, bytes | bytearray):
         return bytes(value[:_BYTES]).hex().upper() + ("…" if len(value) > _BYTES else "")
     if hasattr(value, "asDict"):
-        return cell(dict(zip(value.__fields__, value, strict=True)))
+        return _pairs(zip(value.__fields__, value, strict=True))
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{cell(key)}: {cell(one)}" for key, one in value.items()) + "}"
+        return _pairs(value.items())
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(cell, value)) + "]"
     plain = as_json(value)
     return "NULL" if plain is None else str(plain).lower() if isinstance(plain, bool) else str(plain)
+
+
+def _pairs(entries: Iterable[tuple[Any, Any]]) -> str:
+    return "{" + ", ".join(f"{cell(key)}: {cell(one)}" for key, one in entries) + "}"
 
 
 def as_json(value: Any) -> Any:

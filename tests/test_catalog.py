@@ -465,7 +465,10 @@ def test_drop_version(spark: SparkSession, store: Path, database: str, register:
     spark.sql("ALTER MODEL churn VERSION 3 SET ALIAS = champion")
     spark.sql("ALTER MODEL churn SET DEFAULT_VERSION = 3")
     assert rows(spark, "DROP MODEL churn VERSION 3") == [(f"{database}.churn", 3, "is dropped")]  # the default, with an alias
-    assert files(store) == before
+    after = files(store)
+    keeper = [path for path in after if "/dropped-" in path]  # of the number, in a file without rows
+    assert {path: size for path, size in after.items() if path not in keeper} == before
+    assert len(keeper) == 1
     assert [row[:3] for row in rows(spark, "SHOW VERSIONS IN MODEL churn")] == [(1, False, []), (2, True, [])]
     assert refusal(spark, "SELECT PREDICT('churn@champion', 1D)").startswith("[DLSQL_ALIAS_NOT_FOUND]")
     assert refusal(spark, "DROP MODEL churn@v3") == (

@@ -23,7 +23,7 @@ from prompt_toolkit.output import DummyOutput
 from pyspark.sql import Row, SparkSession
 
 from dlsql.errors import TypeMismatchError
-from dlsql.results import lines_of_csv, lines_of_json, table
+from dlsql.results import cell, lines_of_csv, lines_of_json, table
 from dlsql.script import is_complete, split
 from dlsql.shell import Names, Runner, talk
 
@@ -120,6 +120,10 @@ def test_csv_and_json_lines() -> None:
         '{"n": null, "s": null, "x": null}',
         '{"n": "1.50", "s": "01", "x": {"true": 1}}',
     ]
+
+
+def test_table_shows_both_fields_of_one_name() -> None:
+    assert cell(Row("x", "x")(1, 2)) == "{x: 1, x: 2}"
 
 
 def test_json_of_two_columns_of_one_name_is_refused_and_loses_none() -> None:

@@ -66,6 +66,7 @@ def expected(spark: SparkSession, shop: str) -> list[object]:
         "TRY_PREDICT('price', struct(*))",
         "PREDICT('price', CAST(size AS BIGINT), CAST(weight AS DECIMAL(10, 2)), colour)",
         "PREDICT(MODEL 'price', struct(*))",
+        "PREDICT('price', features => struct(*))",
         "PREDICT('price', colour => colour, size => size + 0, weight => weight)",
     ],
 )
