@@ -12,10 +12,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 CONF = {
     "spark.decommission.enabled": "true",
     "spark.storage.decommission.enabled": "true",
-    "spark.speculation": "true",
-    "spark.speculation.interval": "100ms",
-    "spark.speculation.quantile": "0.5",
-    "spark.speculation.minTaskRuntime": "3s",
 }
 OPTIONS = "model_type = 'dnn_regressor', hidden_units = [64, 32], batch_size = 32, max_iterations = 10, early_stop = false"
 INSIDE = f"{OPTIONS}, num_workers = 2, sync_every = 10"  # two cores: the workers meet inside a round
@@ -45,7 +41,6 @@ def undisturbed(cluster: Application) -> dict[str, str]:
         ("out_of_memory_inside", INSIDE, ["kill_worker"]),  # what the kernel does to a worker that takes too much
         ("out_of_memory_outside", OUTSIDE, ["kill_worker"]),
         ("sent_away", INSIDE, ["decommission_executor"]),
-        ("hanging", OUTSIDE, ["hang_worker"]),
     ],
     ids=lambda value: value if isinstance(value, str) and " " not in value else "",
 )

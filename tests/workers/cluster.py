@@ -3,7 +3,6 @@
 A line of JSON in, {"name", "options", "faults"}; a line out: the SHA-256 of the model's weights or the error, the rounds, and what is left.
 """
 
-import contextlib
 import hashlib
 import io
 import json
@@ -83,15 +82,7 @@ def kill_worker() -> None:
     os.kill(workers()[0], signal.SIGKILL)
 
 
-def hang_worker() -> None:
-    """Stops a worker in the middle of its task; a copy of the task must end in its place."""
-    until(lambda: workers() and busy())
-    stopped.append(workers()[0])
-    os.kill(stopped[0], signal.SIGSTOP)
-
-
-stopped: list[int] = []
-FAULTS = {f.__name__: f for f in (kill_executor, decommission_executor, kill_worker, hang_worker)}
+FAULTS = {f.__name__: f for f in (kill_executor, decommission_executor, kill_worker)}
 
 
 def train(name: str, options: str, faults: list[str]) -> dict[str, object]:
@@ -117,10 +108,6 @@ def train(name: str, options: str, faults: list[str]) -> dict[str, object]:
         told = {"error": str(e)}
     done.set()
     thread.join()
-    for pid in stopped:
-        with contextlib.suppress(ProcessLookupError):  # Spark has ended it
-            os.kill(pid, signal.SIGCONT)
-    stopped.clear()
     if "weights" in told:
         began = spark.sql(f"SELECT min(at) FROM ML_TRAINING_INFO('{name}@v{row['version']}')").collect()[0][0]
         told["resumed"] = began < started  # its first round is another process's
