@@ -1,6 +1,6 @@
 """Workers that agree inside a round, over torch.distributed's gloo: what the driver would merge after it, bit for bit."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,7 +25,7 @@ class Seat:
 
     rank: int
     hosts: tuple[str, ...]  # of all of them, by rank
-    announce: Callable[[str], Sequence[str]]  # a text from each -> the texts of all, by rank
+    book: tuple[str, int]  # host and port of the address book by which they find one another
 
 
 class Gang:
@@ -84,14 +84,18 @@ def gang(seat: Seat | None) -> Iterator[Gang | None]:
     if seat is None:
         yield None
         return
-    world, host = len(seat.hosts), seat.hosts[seat.rank]
-    # The first worker keeps the address book, at a port that the system chooses, and tells the others where.
-    book = _torch.TCPStore(host, 0, world, True, _PATIENCE, wait_for_workers=False) if seat.rank == 0 else None
-    port = int(seat.announce("" if book is None else str(book.port))[0])
-    book = book or _torch.TCPStore(seat.hosts[0], port, world, False, _PATIENCE, wait_for_workers=False)
+    world = len(seat.hosts)
+    book = _torch.TCPStore(*seat.book, is_master=False, timeout=_PATIENCE, wait_for_workers=False)
     options = _torch.ProcessGroupGloo._Options()
     options._timeout = _PATIENCE
     # By the address that Spark knows the host by: the one of its name may be the loopback's.
-    options._devices = [_torch.ProcessGroupGloo.create_device(hostname=host)]
+    options._devices = [_torch.ProcessGroupGloo.create_device(hostname=seat.hosts[seat.rank])]
     yield Gang(_torch.ProcessGroupGloo(book, seat.rank, world, options), seat.rank, world)
-    seat.announce("")  # the book must outlive everybody's last look into it
+
+
+def address_book(host: str) -> Any:
+    """An address book at a port that the system chooses, its `port`, for as long as it is held. The driver keeps it for a round.
+
+    A barrier of Spark's would do in its place, and costs a second: BarrierTaskContext looks for its end once a second.
+    """
+    return _torch.TCPStore(host, 0, is_master=True, timeout=_PATIENCE, wait_for_workers=False)

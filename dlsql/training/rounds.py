@@ -25,6 +25,7 @@ from dlsql.training.pack import Blocks
 from udfs import metrics
 from udfs.spec import Label, LocalSteps
 from udfs.state import State, merge
+from udfs.sync import address_book
 from udfs.train import Evaluated, Round, Schedule, Seated, Trained, evaluate, half_step, learning_rate, no_seat, stepped_out, train_round
 
 _AVERAGINGS = 16  # an epoch, by default
@@ -159,8 +160,14 @@ def _round(
     fused = pace.gang or pace.free  # then the workers hold the merged state already
     with shared(context, state) as broadcast:
         asked = replace(this, evaluates=this.evaluates and fused)
-        task = partial(train_round, steps, asked, broadcast, _barrier_seat() if pace.gang else no_seat)
-        found = context.runJob(blocks.rdd.barrier().mapPartitions(task), iter) if pace.gang else context.runJob(blocks.rdd, task)
+        if pace.gang:
+            host = str(context.getConf().get("spark.driver.host"))  # by which executors reach the driver anyway
+            book = address_book(host)
+            task = partial(train_round, steps, asked, broadcast, _barrier_seat((host, book.port)))
+            found = context.runJob(blocks.rdd.barrier().mapPartitions(task), iter)
+            del book
+        else:
+            found = context.runJob(blocks.rdd, partial(train_round, steps, asked, broadcast, no_seat))
     parts = sorted((one for one in found if isinstance(one, Trained)), key=lambda part: part.worker)
     evaluated = [one for one in found if isinstance(one, Evaluated)]
     if pace.gang:
@@ -257,7 +264,7 @@ def _evaluate(context: SparkContext, blocks: Blocks, steps: LocalSteps, state: S
 # What follows is defined within functions, so that it travels by value: executors do not have this module.
 
 
-def _barrier_seat() -> Seated:
+def _barrier_seat(book: tuple[str, int]) -> Seated:
     def seat() -> Any:
         from pyspark import BarrierTaskContext
 
@@ -265,7 +272,7 @@ def _barrier_seat() -> Seated:
 
         task = BarrierTaskContext.get()
         hosts = tuple(one.address.rpartition(":")[0] or one.address for one in task.getTaskInfos())
-        return Seat(task.partitionId(), hosts, task.allGather)
+        return Seat(task.partitionId(), hosts, book)
 
     return seat
 
