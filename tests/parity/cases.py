@@ -43,6 +43,7 @@ VERSION = (
 DONE = ("model", "version", "action")
 ROUND = (
     "version", "round", "epoch", "rows", "train_loss", "eval_loss", "metrics", "learning_rate", "seconds", "rows_per_second", "at",
+    "group", "note",
 )  # fmt: skip
 SMALL = "max_iterations = 2, hidden_units = [4], num_workers = 1, early_stop = false"
 
