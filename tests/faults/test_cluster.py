@@ -64,7 +64,7 @@ def test_executors_that_come_and_go_give_the_weights_of_those_that_stay(undistur
         "spark.dynamicAllocation.maxExecutors": "2",
         "spark.dynamicAllocation.executorIdleTimeout": "1s",
         "spark.dynamicAllocation.cachedExecutorIdleTimeout": "2s",
-        "spark.dynamicAllocation.schedulerBacklogTimeout": "100ms",
+        "spark.dynamicAllocation.schedulerBacklogTimeout": "1s",
     }
     with application(tmp_path, "local-cluster[2,1,1024]", CONF | coming) as running:
         told = running.train("inside", INSIDE, ["kill_executor"])
