@@ -22,7 +22,7 @@ JAVA_IS_GOOD = $(filter 17 17.% 21 21.%,$(JAVA_VERSION))
 PYTHON_IS_GOOD = $(shell "$(PYTHON)" -c 'import sys; print(*["yes"] * (sys.version_info >= (3, 11)))' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check bench clean java
+.PHONY: help venv demo test faults check bench clean java
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "%-11s %s\n", $$1, $$2 }'
@@ -33,7 +33,10 @@ demo: java $(STAMP) ## train, register and run a network from SQL
 	@$(PY) examples/demo.py
 
 test: java $(STAMP) ## the tests, and the examples
-	$(PYTEST) --durations=15 tests
+	$(PYTEST) --durations=15 -m "not cluster" tests
+
+faults: java $(STAMP) ## trainings whose executors and drivers are killed; for a machine that does nothing else
+	$(PYTEST) --durations=15 -m cluster tests
 
 check: $(STAMP) ## style, types, doctests and the tests that need no Spark
 	$(PY) -m ruff check

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 import dlsql
+from dlsql.training import rounds as loop
 
 warehouse, master, conf = json.loads(sys.argv[1])
 started = datetime.now()
@@ -85,29 +86,37 @@ def kill_worker() -> None:
 FAULTS = {f.__name__: f for f in (kill_executor, decommission_executor, kill_worker)}
 
 
+begun = 0
+pending: list[str] = []
+threads: list[threading.Thread] = []
+run_round = loop._round
+
+
+def watched_round(*given: object) -> object:
+    """Every other round something happens to, while it runs."""
+    global begun
+    begun += 1
+    if pending and begun % 2 == 0:
+        threads.append(threading.Thread(target=FAULTS[pending.pop(0)]))
+        threads[-1].start()
+    return run_round(*given)
+
+
+loop._round = watched_round
+
+
 def train(name: str, options: str, faults: list[str]) -> dict[str, object]:
-    done = threading.Event()
-
-    def disturb() -> None:
-        seen = 0
-        for fault in faults:
-            until(lambda: len(rounds(name)) > seen or done.is_set())  # noqa: B023
-            if not done.is_set():
-                FAULTS[fault]()
-                happened.append(fault)
-                seen = len(rounds(name)) + 1
-
-    happened: list[str] = []
-    thread = threading.Thread(target=disturb)
-    thread.start()
+    pending[:] = faults
+    threads.clear()
     try:
         row = spark.sql(f"CREATE OR REPLACE MODEL {name} OPTIONS ({options}) AS SELECT * FROM readings").collect()[0]
         with np.load(io.BytesIO((Path(row["uri"].removeprefix("file:")) / "weights.npz").read_bytes())) as stored:
             told: dict[str, object] = {"weights": hashlib.sha256(b"".join(stored[key].tobytes() for key in stored.files)).hexdigest()}
     except Exception as e:
         told = {"error": str(e)}
-    done.set()
-    thread.join()
+    for thread in threads:
+        thread.join()
+    happened = faults[: len(threads)]
     if "weights" in told:
         began = spark.sql(f"SELECT min(at) FROM ML_TRAINING_INFO('{name}@v{row['version']}')").collect()[0][0]
         told["resumed"] = began < started  # its first round is another process's
