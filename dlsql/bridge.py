@@ -4,7 +4,8 @@ import json
 import logging
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
@@ -22,7 +23,7 @@ from pyspark.util import PythonEvalType
 from dlsql.errors import DlsqlError, error
 
 _LOG = logging.getLogger("dlsql")
-_SOURCES = ("Language", "Functions", "Metastore")  # each may use those before it
+_SOURCES = ("Lists", "Language", "Encoder", "Encode", "Answers", "Answer", "Scoring", "Functions", "Metastore")  # each may use those before
 
 _T = TypeVar("_T")
 Question = Mapping[str, Any]
@@ -37,7 +38,7 @@ class Bridge:
         self.context = spark.sparkContext
         self._jvm: Any = spark._jvm
         ensure_callback_server_started(self.context._gateway)  # type: ignore[no-untyped-call]
-        self._loader = _compile(self._jvm)
+        self._loader = _compile(spark)
         self._python = self._new("Language$Python", _Callback(self, answer))
         self._shipped: set[str] = set()  # sessions that keep their files apart and have ours
         self._metastores: dict[str, Metastore] = {}
@@ -55,7 +56,10 @@ class Bridge:
 
         A function that is injected by an extension counts as temporary, and a persistent view may not use one; a built-in may.
         """
-        spark._jsparkSession.extensions().injectParser(self._new("Language$ParserFactory", self._python))
+        extensions = spark._jsparkSession.extensions()
+        extensions.injectParser(self._new("Language$ParserFactory", self._python))
+        extensions.injectPlannerStrategy(self._new("Scoring$Planning"))
+        extensions.injectOptimizerRule(self._new("Scoring$Guarding"))
         analysis = self._jvm.org.apache.spark.sql.catalyst.analysis
         self._teach(analysis.FunctionRegistry.builtin(), analysis.TableFunctionRegistry.builtin(), builders)
 
@@ -109,12 +113,23 @@ class Bridge:
         """Raises Spark's ParseException where a text is not one statement."""
         spark._jsparkSession.sessionState().sqlParser().parsePlan(text)
 
-    def bound(self, udf: UserDefinedFunction, plan: Mapping[str, Any]) -> Any:
-        """An answer to "bind": the worker's function, and how the arguments feed it."""
-        pair = self._jvm.java.util.ArrayList()
-        pair.add(udf._judf)
-        pair.add(json.dumps(plan))
-        return pair
+    def bound(self, udf: UserDefinedFunction, plan: Mapping[str, Any], *objects: Any) -> Any:
+        """An answer to "bind": the worker's function, how the arguments feed it, and for a model that is known its encoder and answers."""
+        said = self._jvm.java.util.ArrayList()
+        for one in (udf._judf, json.dumps(plan), *objects):
+            said.add(one)
+        return said
+
+    def encoder(self, told: str) -> Any:
+        """What packs rows in the JVM, see dlsql.encoding."""
+        return self._new("Encoder", told)
+
+    def answers(self, classes: Sequence[str], type: str) -> Any:
+        """What makes the answers of a classification in the JVM."""
+        texts = self._jvm.java.util.ArrayList()
+        for text in classes:
+            texts.add(text)
+        return self._new("Answers", texts, type)
 
     def query(self, text: str, placeholder: str) -> Any:
         """An answer to "table": a query over a stand-in relation."""
@@ -352,14 +367,25 @@ def grouped_arrow_udf(function: Callable[..., Any], returns: DataType, name: str
     return UserDefinedFunction(function, returns, name=name, evalType=PythonEvalType.SQL_GROUPED_AGG_ARROW_UDF, deterministic=True)
 
 
-def _compile(jvm: Any) -> Any:
-    """The class loader of our Java, compiled by the Janino that Spark ships: no jar, no JDK, no build step."""
-    loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
-    for name in _SOURCES:
-        compiler = jvm.org.codehaus.janino.SimpleCompiler()
-        compiler.setParentClassLoader(loader)
-        compiler.setSourceVersion(8)
-        compiler.setTargetVersion(8)
-        compiler.cook((files("dlsql") / "jvm" / f"{name}.java").read_text())
-        loader = compiler.getClassLoader()
-    return loader
+def _compile(spark: SparkSession) -> Any:
+    """The class loader of our Java, compiled by the Janino that Spark ships: no JDK, no build step.
+
+    Executors need the classes too, whose code Spark generates to call them: they get them as a jar. The driver has them in the loader
+    that all others descend from, since Spark compiles that code here first, in whatever thread plans a query.
+    """
+    jvm: Any = spark._jvm
+    jar = Path(str(spark.sparkContext._temp_dir)) / "dlsql.jar"  # Spark removes that folder when it stops
+    root = loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
+    with zipfile.ZipFile(jar, "w") as out:
+        for name in _SOURCES:
+            compiler = jvm.org.codehaus.janino.SimpleCompiler()
+            compiler.setParentClassLoader(loader)
+            compiler.setSourceVersion(8)
+            compiler.setTargetVersion(8)
+            compiler.cook((files("dlsql") / "jvm" / f"{name}.java").read_text())
+            loader = compiler.getClassLoader()
+            for path, code in dict(compiler.getBytecodes()).items():
+                out.writestr(f"{path.replace('.', '/')}.class", bytes(code))
+    root.addURL(jvm.java.io.File(str(jar)).toURI().toURL())
+    spark.sparkContext._jsc.addJar(str(jar))
+    return root

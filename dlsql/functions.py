@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -9,13 +10,14 @@ from pyspark import SparkContext
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.udf import UserDefinedFunction
 
-from dlsql import inference
+from dlsql import encoding, inference
 from dlsql.bridge import Bridge
 from dlsql.catalog import Catalog
 from dlsql.errors import did_you_mean, error, listed
-from dlsql.model import Argument, Version, alike, match
+from dlsql.model import Argument, Signature, Version, alike, match
 from dlsql.quoting import identifier, literal
 from dlsql.terms import parse_name
+from udfs.rows import row_type
 from udfs.spec import Preprocess
 
 # function -> (what it shows of the answer for a classification, for a regression, whether a row that cannot be scored fails)
@@ -28,6 +30,15 @@ ANSWERS: dict[str, tuple[str, str, bool]] = {
 SCALARS = tuple(ANSWERS)
 
 
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """How a version scores rows that the JVM packs."""
+
+    udf: UserDefinedFunction
+    encoder: Any  # of the JVM
+    answers: tuple[Any, ...]  # of the JVM; none for a regression
+
+
 class Bindings:
     """The workers' functions of one Spark application: made once for a version, so that equal calls in a query are the same call."""
 
@@ -35,6 +46,7 @@ class Bindings:
         self._bridge = bridge
         self._bundles: dict[str, Any] = {}
         self._udfs: dict[Any, UserDefinedFunction] = {}
+        self._packed: dict[Any, Packed] = {}
 
     def udf(
         self, catalog: Catalog, version: Version, *, masked: bool = False, strict: bool = True, whole: bool = True
@@ -43,17 +55,34 @@ class Bindings:
         key = (version.sha256, masked, strict, whole)
         if key not in self._udfs:
             context: SparkContext = self._bridge.context
-            if version.sha256 not in self._bundles:
-                names = inference.FILES[version.engine]
-                self._bundles[version.sha256] = inference.share(
-                    context, {name: catalog.files.read(f"{version.uri}/{name}") for name in names}
-                )
-            bundle = self._bundles[version.sha256]
+            bundle = self._bundle(catalog, version)
             made = inference.scoring_udf(
                 context, bundle, version.sha256, version.signature, engine=version.engine, masked=masked, strict=strict, whole=whole
             )
             self._udfs[key] = made
         return self._udfs[key]
+
+    def packed(self, catalog: Catalog, version: Version, *, strict: bool) -> "Packed":
+        """The function that scores packed rows with a version, and what packs them and reads its outputs."""
+        key = (version.sha256, strict)
+        if key not in self._packed:
+            bundle = self._bundle(catalog, version)
+            learned = _learned(catalog, version)
+            udf = inference.packed_udf(
+                self._bridge.context, bundle, version.sha256, version.signature, engine=version.engine, strict=strict
+            )
+            encoder = self._bridge.encoder(encoding.told(learned, row_type(learned), strict=strict, alone=True))
+            classes = learned.label.classes
+            answers = () if classes is None else (self._bridge.answers(encoding.texts(classes), learned.label.type),)
+            self._packed[key] = Packed(udf, encoder, answers)
+        return self._packed[key]
+
+    def _bundle(self, catalog: Catalog, version: Version) -> Any:
+        if version.sha256 not in self._bundles:
+            names = inference.FILES[version.engine]
+            files = {name: catalog.files.read(f"{version.uri}/{name}") for name in names}
+            self._bundles[version.sha256] = inference.share(self._bridge.context, files)
+        return self._bundles[version.sha256]
 
     def once(self, key: Hashable, make: Callable[[], UserDefinedFunction]) -> UserDefinedFunction:
         """The function of this key, made if it was not made before."""
@@ -86,9 +115,20 @@ def bind(bindings: Bindings, bridge: Bridge, catalog: Catalog, question: Mapping
         {"place": place, "cast": cast(arguments[place].type, wanted.type)} for place, wanted in zip(places, signature.inputs, strict=True)
     ]
     strict = ANSWERS[function][2]
-    masked = needs_mask(question, inputs, strict)
-    udf = bindings.udf(catalog, version, masked=masked, strict=strict)
-    return bridge.bound(udf, {"masked": masked, "strict": strict, "inputs": inputs, "answer": part})
+    if version.engine == inference.GROUPS:
+        masked = needs_mask(question, inputs, strict)
+        udf = bindings.udf(catalog, version, masked=masked, strict=strict)
+        return bridge.bound(udf, {"masked": masked, "strict": strict, "inputs": inputs, "answer": part})
+    packed = bindings.packed(catalog, version, strict=strict)
+    told = f"{version.name}, {version.engine}"
+    plan = {"strict": strict, "inputs": inputs, "answer": part, "type": _types(signature)[str(part)], "told": told}
+    return bridge.bound(packed.udf, plan, packed.encoder, *packed.answers)
+
+
+def _types(signature: Signature) -> dict[str, str]:
+    """The Spark type of each part of an answer."""
+    label = signature.label.type
+    return {"label": label, "map": f"map<{label},double>", "whole": signature.raw_type, "value": "double"}
 
 
 def needs_mask(question: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]], strict: bool) -> bool:
@@ -116,6 +156,10 @@ def _model(catalog: Catalog, function: str, name: Any) -> Version:
             "DLSQL_ARGUMENTS", function=function.upper(), problem="takes the model's name, a constant string, as its first argument."
         )
     return catalog.find(catalog.qualified(parse_name(name)))
+
+
+def _learned(catalog: Catalog, version: Version) -> Preprocess:
+    return Preprocess.from_json(catalog.files.read(f"{version.uri}/preprocess.json").decode())
 
 
 def cast(found: str, wanted: str) -> str | None:
@@ -200,7 +244,7 @@ def _threshold(catalog: Catalog, version: Version, given: str | None) -> float:
     """The probability above which the second of two classes is the answer, as BigQuery ML means it."""
     classes = None
     if version.task == "classification":
-        classes = Preprocess.from_json(catalog.files.read(f"{version.uri}/preprocess.json").decode()).label.classes
+        classes = _learned(catalog, version).label.classes
     if classes is None or len(classes) != 2:
         has = "is a regressor" if classes is None else f"has {len(classes)}"
         expected = f"it is for classifiers of two classes, and `{version.full_name}` {has}."

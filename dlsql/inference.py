@@ -13,7 +13,7 @@ from pyspark.sql.udf import UserDefinedFunction
 
 from dlsql.bridge import scalar_arrow_udf
 from dlsql.model import Signature
-from udfs.predict import predict, predict_label
+from udfs.predict import predict, predict_label, predict_rows
 from udfs.score import predict_groups
 from udfs.spec import Scoring, ValueScoring
 
@@ -64,6 +64,14 @@ def scoring_udf(
     if whole or signature.task == "regression":
         return scalar_arrow_udf(partial(predict, scoring), spark_type(signature.raw_type), name)
     return scalar_arrow_udf(partial(predict_label, scoring), spark_type(signature.answer_type), name)
+
+
+def packed_udf(context: SparkContext, bundle: Any, sha256: str, signature: Signature, *, engine: str, strict: bool) -> UserDefinedFunction:
+    """The worker's function over rows that the JVM packed. It gives the number of a regression, the outputs of a classification."""
+    threads = int(context.getConf().get("spark.task.cpus", "1") or 1)
+    scoring = Scoring(sha256, bundle, engine, signature.task, threads, strict=strict)
+    returns = spark_type("double" if signature.task == "regression" else "binary")
+    return scalar_arrow_udf(partial(predict_rows, scoring), returns, "predict" if strict else "try_predict")
 
 
 def value_scoring(signature: Signature, names: tuple[str, ...], *, whole: bool, masked: bool, strict: bool) -> ValueScoring:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from udfs import engines, preprocess, tensors
+from udfs import engines, preprocess, rows, tensors
 from udfs.errors import ScoringError
 from udfs.spec import Label, Preprocess, Scoring
 
@@ -18,6 +18,7 @@ from udfs.spec import Label, Preprocess, Scoring
 class _Loaded:
     preprocess: Preprocess
     network: engines.Predictor
+    row: np.dtype[np.void]
 
 
 # A worker process lives for many batches and queries: models are kept by content, the least used goes first.
@@ -25,8 +26,28 @@ _LOADED: OrderedDict[str, _Loaded] = OrderedDict()
 _KEPT = 8
 
 
+def predict_rows(scoring: Scoring, packed: pa.Array) -> pa.Array:
+    """Scores a batch of rows that the JVM packed. NULL where the row is.
+
+    Args:
+        scoring: the model.
+        packed: BINARY, see `udfs.rows`.
+
+    Returns:
+        DOUBLE for a regression; for a classification the network's outputs, BINARY of float32 [classes].
+    """
+    model = _load(scoring)
+    taken = rows.records(packed, model.row)
+    outputs = model.network(np.ascontiguousarray(taken["dense"]), taken["codes"].astype(np.int64))
+    valid = None if len(taken) == len(packed) else np.asarray(pc.is_valid(packed), dtype=bool)
+    if scoring.task == "classification":
+        return rows.binary(outputs, valid)
+    numbers = _value(model.preprocess.label, outputs)
+    return numbers if valid is None else numbers.take(pa.array(np.cumsum(valid) - 1, mask=~valid))
+
+
 def predict(scoring: Scoring, *columns: pa.Array) -> pa.Array:
-    """Scores a batch.
+    """Scores a batch of columns as they are, for who calls the function of a model by itself.
 
     Args:
         scoring: the model, and how to score.
@@ -66,7 +87,7 @@ def _load(scoring: Scoring) -> _Loaded:
     if scoring.sha256 not in _LOADED:
         bundle = scoring.bundle.value
         learned = Preprocess.from_json(bundle["preprocess.json"].decode())
-        _LOADED[scoring.sha256] = _Loaded(learned, engines.load(scoring.engine, bundle, scoring.threads))
+        _LOADED[scoring.sha256] = _Loaded(learned, engines.load(scoring.engine, bundle, scoring.threads), rows.row_type(learned))
         while len(_LOADED) > _KEPT:
             _LOADED.popitem(last=False)
     _LOADED.move_to_end(scoring.sha256)

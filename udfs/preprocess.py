@@ -129,12 +129,13 @@ def _encode(
 
 def dense_width(features: Sequence[Feature]) -> int:
     """How many numbers a row becomes."""
-    return sum(_width(feature) for feature in features)
+    return sum(width(feature) for feature in features)
 
 
-def _width(feature: Feature) -> int:
+def width(feature: Feature) -> int:
+    """How many numbers a feature becomes."""
     if feature.kind == "time":
-        return 1 + 2 * len(_periods(feature))
+        return 1 + 2 * len(periods(feature))
     return 0 if feature.kind == "category" else feature.width
 
 
@@ -165,13 +166,14 @@ def _number(feature: Feature, column: pa.Array, scale: _Scale | None) -> npt.NDA
 def _time(feature: Feature, column: pa.Array, scale: _Scale | None) -> npt.NDArray[np.float32]:
     seconds, missing = tensors.numbers(column)
     place = _scaled(scale, seconds[:, None], missing[:, None])
-    angles = [2 * np.pi * (seconds / period % 1.0) for period in _periods(feature)]
+    angles = [2 * np.pi * (seconds / period % 1.0) for period in periods(feature)]
     phases = np.stack([wave(angle) for angle in angles for wave in (np.sin, np.cos)], axis=1)
     phases[missing] = 0.0
     return np.concatenate([place, phases.astype(np.float32)], axis=1)  # [rows, 1 + 2 * periods]
 
 
-def _periods(feature: Feature) -> tuple[float, ...]:
+def periods(feature: Feature) -> tuple[float, ...]:
+    """In which cycles a date or a timestamp has its phases, in seconds."""
     return (_WEEK, _YEAR) if feature.type == "date" else (_DAY, _WEEK, _YEAR)
 
 

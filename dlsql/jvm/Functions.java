@@ -19,21 +19,13 @@ import scala.collection.immutable.Seq;
 /** Functions: at analysis Python is asked which model the call names and how its arguments feed it; the expressions are made here. */
 public class Functions {
 
-  public static Seq list(List values) {
-    return scala.jdk.javaapi.CollectionConverters.asScala(values).toSeq();
-  }
-
-  public static List unlist(Object values) {
-    return new ArrayList(scala.jdk.javaapi.CollectionConverters.asJava((scala.collection.Seq) values));
-  }
-
   static SparkSession active() {
     return org.apache.spark.sql.classic.SparkSession.active();
   }
 
   /** The database that names in the text are of: a view's own, where a view is read; null for the session's current one. */
   static String namespace() {
-    List parts = unlist(org.apache.spark.sql.catalyst.analysis.AnalysisContext.get().catalogAndNamespace());
+    List parts = Lists.list(org.apache.spark.sql.catalyst.analysis.AnalysisContext.get().catalogAndNamespace());
     return parts.size() == 2 ? (String) parts.get(1) : null;
   }
 
@@ -74,7 +66,7 @@ public class Functions {
     public Object apply(Object given) {
       List args = new ArrayList();
       List names = new ArrayList(); // of the arguments written as name => value, null for the others
-      for (Object arg : unlist(given)) {
+      for (Object arg : Lists.list(given)) {
         boolean named = arg instanceof NamedArgumentExpression;
         names.add(named ? ((NamedArgumentExpression) arg).key() : null);
         args.add(named ? ((NamedArgumentExpression) arg).value() : arg);
@@ -126,8 +118,17 @@ public class Functions {
         }
         inputs.add(converted);
       }
-      if (((Boolean) plan.get("masked")).booleanValue()) inputs.add(0, scored);
-      return answer((Expression) udf.builder(list(inputs)), (String) plan.get("answer"));
+      if (answer.size() > 2) { // a model that is known: its inputs are packed
+        String told = plan.get("told") + ", " + SQLConf.get().arrowMaxRecordsPerBatch() + " rows a batch";
+        Expression packed = Encode.of((Encoder) answer.get(2), scored, inputs, told);
+        inputs = new ArrayList();
+        inputs.add(packed);
+      } else if (((Boolean) plan.get("masked")).booleanValue()) {
+        inputs.add(0, scored);
+      }
+      Expression called = (Expression) udf.builder(Lists.seq(inputs));
+      if (answer.size() > 3) return new Answer(called, (Answers) answer.get(3), (String) plan.get("answer"), DataType.fromDDL((String) plan.get("type")));
+      return answer(called, (String) plan.get("answer"));
     }
 
     /** The bytes of a constant network, in base64. */
@@ -160,7 +161,7 @@ public class Functions {
         List named = new ArrayList();
         named.add(Literal.create("value", StringType$.MODULE$));
         named.add(whole);
-        return new CreateNamedStruct(list(named));
+        return new CreateNamedStruct(Lists.seq(named));
       }
       if (part.equals("label")) return new GetStructField(whole, 0, scala.Option.apply("label"));
       return new MapFromEntries(new GetStructField(whole, 2, scala.Option.apply("probabilities")));
@@ -178,7 +179,7 @@ public class Functions {
     }
 
     public Object apply(Object given) {
-      List args = unlist(given);
+      List args = Lists.list(given);
       Map question = Language.Python.question("train");
       List arguments = new ArrayList();
       for (Object arg : args) {
@@ -213,12 +214,12 @@ public class Functions {
         inputs.add(e);
         hashed.add(e);
       }
-      inputs.add(0, new XxHash64(list(hashed)));
+      inputs.add(0, new XxHash64(Lists.seq(hashed)));
       org.apache.spark.sql.catalyst.expressions.aggregate.AggregateFunction trained =
-          (org.apache.spark.sql.catalyst.expressions.aggregate.AggregateFunction) udf.builder(list(inputs));
+          (org.apache.spark.sql.catalyst.expressions.aggregate.AggregateFunction) udf.builder(Lists.seq(inputs));
       Metadata metadata = new MetadataBuilder().putString(SIGNATURE, (String) plan.get("signature")).build();
-      return new Alias(trained.toAggregateExpression(), name, NamedExpression.newExprId(), list(new ArrayList()),
-          scala.Option.apply(metadata), list(new ArrayList()));
+      return new Alias(trained.toAggregateExpression(), name, NamedExpression.newExprId(), Lists.seq(new ArrayList()),
+          scala.Option.apply(metadata), Lists.seq(new ArrayList()));
     }
   }
 
@@ -270,7 +271,7 @@ public class Functions {
       List constants = new ArrayList();
       List tables = new ArrayList();
       List names = new ArrayList();
-      for (Object argument : unlist(given)) {
+      for (Object argument : Lists.list(given)) {
         boolean named = argument instanceof NamedArgumentExpression;
         if (named) names.add(((NamedArgumentExpression) argument).key());
         Object arg = named ? ((NamedArgumentExpression) argument).value() : argument;

@@ -104,7 +104,7 @@ public class Metastore {
   public String partitions(String table, String values) throws Exception {
     List found = new ArrayList();
     try {
-      for (Object one : Functions.unlist(catalog.listPartitions(database, table, Option.apply(spec(values))).toList())) {
+      for (Object one : Lists.list(catalog.listPartitions(database, table, Option.apply(spec(values))).toList())) {
         CatalogTablePartition partition = (CatalogTablePartition) one;
         Map row = new HashMap(CollectionConverters.asJava(partition.spec()));
         row.put("", partition.storage().locationUri().get().toString());
@@ -120,7 +120,7 @@ public class Metastore {
   public String names(String table, String values) throws Exception {
     List found = new ArrayList();
     try {
-      for (Object name : Functions.unlist(catalog.listPartitionNames(database, table, Option.apply(spec(values))).toList())) {
+      for (Object name : Lists.list(catalog.listPartitionNames(database, table, Option.apply(spec(values))).toList())) {
         found.add(new HashMap(CollectionConverters.asJava(PartitioningUtils.parsePathFragment((String) name))));
       }
     } catch (Exception e) {
@@ -145,7 +145,7 @@ public class Metastore {
   private static scala.collection.immutable.Seq one(Object value) {
     List list = new ArrayList();
     list.add(value);
-    return Functions.list(list);
+    return Lists.seq(list);
   }
 
   /** Adds a partition; false if the metastore has it already. This is where a version is committed. */

@@ -1,0 +1,179 @@
+"""What PREDICT costs beside the bare scan, ONNX Runtime alone, and Spark's own ways to run a network, on the same rows."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pyarrow as pa
+from pyspark.ml.functions import predict_batch_udf
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+import dlsql
+from bench.tables import Row
+from dlsql.session import language
+from dlsql.terms import parse_name
+
+CORES, TIMES = 2, 5
+NUMBERS, COLUMNS = 1_000_000, 20
+IMAGES, PIXELS = 100_000, 784
+
+
+def run(spark: SparkSession) -> list[Row]:
+    """Numeric columns, from files and from memory; arrays; tensors."""
+    spark = dlsql.attach(spark)
+    with tempfile.TemporaryDirectory() as folder:
+        spark.range(NUMBERS).selectExpr("id", *(f"randn({i}) AS c{i}" for i in range(COLUMNS))).write.parquet(f"{folder}/numbers")
+        draws = F.transform(F.sequence(F.lit(1), F.lit(PIXELS)), lambda i: F.randn(1).cast("float") + i % 3)
+        spark.range(IMAGES).select("id", draws.alias("x")).write.parquet(f"{folder}/images")
+        return [*_numbers(spark, f"{folder}/numbers"), *_images(spark, f"{folder}/images")]
+
+
+def _numbers(spark: SparkSession, folder: str) -> list[Row]:
+    names = [f"c{i}" for i in range(COLUMNS)]
+    rows = spark.read.parquet(folder)
+    train(spark, rows, "numbers", f"{', '.join(names)}, c0 + c1 * c2 AS label", "dnn_regressor", "[64, 32]")
+    graph = artefact(spark, "numbers")
+    ours: Any = dlsql.predict("numbers", *names)
+    ways: list[tuple[str, Callable[[DataFrame], DataFrame]]] = [
+        ("dlsql", lambda frame: frame.select("id", ours)),
+        ("bare scan", lambda frame: frame.select("id", *names)),
+        ("predict_batch_udf", lambda frame: frame.select("id", batch_udf(graph, COLUMNS)(F.array(*names)))),
+        ("an Arrow UDF", lambda frame: frame.select("id", arrow_udf(graph)(*names))),
+    ]
+    found = []
+    for what, frame in (("parquet", rows), ("memory", rows.cache())):
+        took = measured([(name, lambda way=way, frame=frame: scanned(way(frame))) for name, way in ways])
+        for peer, goal in (("bare scan", "0.6"), ("predict_batch_udf", "8"), ("an Arrow UDF", "")):
+            found.append(compared(f"1,000,000 x 20 columns, {what}, rows/s", NUMBERS, took, peer, goal))
+    rows.unpersist()
+    return found
+
+
+def _images(spark: SparkSession, folder: str) -> list[Row]:
+    rows = spark.read.parquet(folder)
+    tensors = rows.select("id", F.udf(lambda x: np.array(x, "<f4").tobytes(), "binary")("x").alias("x"))
+    tensors.write.parquet(f"{folder}-tensors")
+    tensors = spark.read.parquet(f"{folder}-tensors")
+    found = []
+    for what, frame, more, goals in (
+        ("array", rows, "", ("0.5", "2")),
+        ("BINARY", tensors, f", module = 'mlp', module_args = MAP('hidden_units', [512, 256]), reshape = MAP('x', [{PIXELS}])", ("0.6", "")),
+    ):
+        kind = "dnn_classifier"
+        train(spark, frame, "images", "x, id % 10 AS label", kind, "[512, 256]", more)
+        graph = artefact(spark, "images")
+        ways = [
+            ("dlsql", lambda frame=frame: scanned(frame.select("id", dlsql.predict("images", "x")))),
+            ("ONNX Runtime alone", lambda graph=graph: alone(graph)),
+            ("bare scan", lambda frame=frame: scanned(frame)),
+        ]
+        if what == "array":
+            ways.append(("predict_batch_udf", lambda graph=graph: scanned(rows.select("id", batch_udf(graph, PIXELS, 10)("x")))))
+        took = measured(ways)
+        found.append(compared(f"100,000 x {what} of 784, rows/s", IMAGES, took, "ONNX Runtime alone", goals[0]))
+        for peer, _ in ways[2:]:
+            found.append(compared(f"100,000 x {what} of 784, rows/s", IMAGES, took, peer, goals[1] if peer != "bare scan" else ""))
+    return found
+
+
+def train(spark: SparkSession, frame: DataFrame, model: str, columns: str, kind: str, hidden: str, more: str = "") -> None:
+    """A network of a shape; what it learned does not matter here."""
+    frame.limit(2000).createOrReplaceTempView("bench_rows")
+    units = f", hidden_units = {hidden}" if "module" not in more else ""
+    options = f"model_type = '{kind}', max_iterations = 1, max_steps = 1{units}{more}"
+    spark.sql(f"CREATE OR REPLACE MODEL {model} OPTIONS ({options}) AS SELECT {columns} FROM bench_rows").collect()
+
+
+def artefact(spark: SparkSession, model: str) -> bytes:
+    """A model's graph, which takes the numbers as `dense` [rows, n]."""
+    catalog = language(spark).catalog(spark)
+    version = catalog.find(catalog.qualified(parse_name(model)))
+    return catalog.files.read(f"{version.uri}/model.onnx")
+
+
+def _session(graph: bytes, threads: int) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def batch_udf(graph: bytes, width: int, outputs: int = 1) -> Callable[..., Column]:
+    """Spark's own function for networks, at the batch size that suits it."""
+
+    def make() -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        name = session.get_inputs()[0].name
+
+        def predict(inputs: Any) -> Any:
+            found = session.run(None, {name: inputs.astype("float32")})[0]
+            return found[:, 0].astype("float64") if outputs == 1 else found.argmax(axis=1).astype("int64")
+
+        return predict
+
+    kind = "double" if outputs == 1 else "long"
+    return predict_batch_udf(make, return_type=kind, batch_size=10_000, input_tensor_shapes=[[width]])
+
+
+def arrow_udf(graph: bytes) -> Callable[..., Column]:
+    """An Arrow function over the columns, by hand."""
+    from pyspark.sql.functions import arrow_udf as spark_arrow_udf
+
+    loaded: list[Any] = []
+
+    def predict(*columns: pa.Array) -> pa.Array:
+        import numpy as np
+        import onnxruntime
+        import pyarrow as pa
+
+        if not loaded:
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = 1
+            loaded.append(onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"]))
+        dense = np.stack([np.asarray(column, dtype=np.float32) for column in columns], axis=1)
+        return pa.array(loaded[0].run(None, {loaded[0].get_inputs()[0].name: dense})[0][:, 0].astype(np.float64))
+
+    predict.__annotations__ = {"return": pa.Array, "columns": pa.Array}
+    return spark_arrow_udf(predict, "double", functionType=None) if False else spark_arrow_udf(predict, "double")
+
+
+def alone(graph: bytes) -> float:
+    """Seconds of ONNX Runtime on all cores, for as many images as the table has, from memory."""
+    session = _session(graph, CORES)
+    rows = np.random.default_rng(0).normal(size=(10_000, PIXELS)).astype(np.float32)
+    name = session.get_inputs()[0].name
+    began = time.perf_counter()
+    for _ in range(IMAGES // len(rows)):
+        session.run(None, {name: rows})
+    return time.perf_counter() - began
+
+
+def scanned(frame: DataFrame) -> float:
+    """Seconds until every row was made, and dropped."""
+    began = time.perf_counter()
+    frame.write.format("noop").mode("overwrite").save()
+    return time.perf_counter() - began
+
+
+def measured(ways: Iterable[tuple[str, Callable[[], float]]]) -> dict[str, float]:
+    """The median seconds of each way, all of them in turn, after one run that warms up."""
+    ways = list(ways)
+    took: dict[str, list[float]] = {name: [] for name, _ in ways}
+    for _ in range(TIMES + 1):
+        for name, way in ways:
+            took[name].append(way())
+    return {name: statistics.median(times[1:]) for name, times in took.items()}
+
+
+def compared(what: str, rows: int, took: dict[str, float], peer: str, goal: str) -> Row:
+    """A row of the table."""
+    ratio = took[peer] / took["dlsql"]
+    return Row(what, f"{rows / took['dlsql']:,.0f}", f"{rows / took[peer]:,.0f} {peer}", f"{ratio:.2f}", goal)

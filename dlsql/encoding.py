@@ -1,0 +1,56 @@
+"""Learned preprocessing and classes as the JVM's Encoder and Answers are told of them."""
+
+import base64
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from udfs import preprocess, rows
+from udfs.spec import Feature, Preprocess
+
+
+def told(learned: Preprocess, row: np.dtype[np.void], *, strict: bool, alone: bool, more: Sequence[dict[str, Any]] = ()) -> str:
+    """What makes an Encoder of rows of this type.
+
+    Args:
+        learned: the features.
+        row: see `udfs.rows.row_type`.
+        strict: whether an array of a wrong length is an error; else the row is NULL.
+        alone: whether a row of nothing but a NULL array, or one with a NULL in it, is NULL.
+        more: parts after the features.
+    """
+    parts = [_part(feature) | {"at": at} for feature, at in zip(learned.features, rows.places(learned, row), strict=True)]
+    lonely = alone and len(parts) == 1 and parts[0]["kind"] in ("numbers", "bytes")
+    said = {"bytes": row.itemsize, "alone": lonely, "strict": strict, "bound": learned.bound, "parts": [*parts, *more]}
+    return json.dumps(said, ensure_ascii=False)
+
+
+def _part(feature: Feature) -> dict[str, Any]:
+    part: dict[str, Any] = {"name": feature.name, "kind": feature.kind}
+    if feature.kind == "category":
+        return part | {"words": feature.vocabulary, "nulls": feature.nulls_seen}
+    if feature.kind in ("numbers", "bytes"):
+        part["size"] = feature.width
+    if not feature.size:
+        part |= {"means": feature.means, "scales": feature.scales}
+    return part | ({"periods": preprocess.periods(feature)} if feature.kind == "time" else {})
+
+
+def texts(classes: pa.Array) -> list[str]:
+    """Each class as Spark's CAST reads it from a string; bytes in base64.
+
+    >>> texts(pa.array([0.1, 2.0])), texts(pa.array([b"a"])), texts(pa.array([True]))
+    (['0.1', '2.0'], ['YQ=='], ['true'])
+    """
+    kind = classes.type
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return [base64.b64encode(value).decode() for value in classes.to_pylist()]
+    if pa.types.is_timestamp(kind):
+        classes = classes.cast(pa.timestamp("us", kind.tz))
+        return [value.isoformat(sep=" ") for value in classes.to_pylist()]
+    if pa.types.is_boolean(kind):
+        return [str(value).lower() for value in classes.to_pylist()]
+    return [str(value) for value in classes.to_pylist()]

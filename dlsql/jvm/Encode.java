@@ -1,0 +1,226 @@
+package dlsql;
+
+import java.util.ArrayList;
+import java.util.List;
+import org.apache.spark.sql.catalyst.InternalRow;
+import org.apache.spark.sql.catalyst.expressions.And;
+import org.apache.spark.sql.catalyst.expressions.Expression;
+import org.apache.spark.sql.catalyst.expressions.Literal;
+import org.apache.spark.sql.catalyst.expressions.codegen.*;
+import org.apache.spark.sql.catalyst.trees.TreeNode;
+import org.apache.spark.sql.catalyst.util.ArrayData;
+import org.apache.spark.sql.types.*;
+import org.apache.spark.unsafe.types.UTF8String;
+import scala.collection.immutable.IndexedSeq;
+import scala.collection.immutable.Seq;
+
+/**
+ * The inputs of a network as one BINARY; NULL for a row that is not to be scored.
+ *
+ * Its first two children say which rows are: those whose features are there, and those that the CASE around it comes to. The others feed it.
+ */
+public class Encode extends Expression implements java.io.Serializable {
+  private static final int PARTS = 2;  // the place of the first feature
+
+  private final Encoder encoder;
+  private final Seq kids;
+  private final String told;  // of the model, in EXPLAIN
+
+  private Encode(Encoder encoder, Seq kids, String told) {
+    this.encoder = encoder;
+    this.kids = kids;
+    this.told = told;
+  }
+
+  public static Encode of(Encoder encoder, Expression scored, List features, String told) {
+    List kids = new ArrayList();
+    kids.add(scored);
+    kids.add(Literal.create(Boolean.TRUE, BooleanType$.MODULE$));
+    kids.addAll(features);
+    return new Encode(encoder, Lists.seq(kids), told);
+  }
+
+  public boolean isGuarded() {
+    return !(kid(1) instanceof Literal && Boolean.TRUE.equals(((Literal) kid(1)).value()));
+  }
+
+  /** The same, for the rows that a condition holds for. */
+  public Encode guarded(Expression condition) {
+    List all = Lists.list(kids);
+    all.set(1, condition);
+    return new Encode(encoder, Lists.seq(all), told);
+  }
+
+  public Seq children() {
+    return kids;
+  }
+
+  public boolean nullable() {
+    return true;
+  }
+
+  public DataType dataType() {
+    return BinaryType$.MODULE$;
+  }
+
+  public TreeNode withNewChildrenInternal(IndexedSeq changed) {
+    return new Encode(encoder, (Seq) changed, told);
+  }
+
+  public int productArity() {
+    return 3;
+  }
+
+  public Object productElement(int i) {
+    return i == 0 ? encoder : i == 1 ? kids : told;
+  }
+
+  public boolean canEqual(Object other) {
+    return other instanceof Encode;
+  }
+
+  public boolean equals(Object other) {
+    return other instanceof Encode && encoder.equals(((Encode) other).encoder) && kids.equals(((Encode) other).kids);
+  }
+
+  public int hashCode() {
+    return 31 * encoder.hashCode() + kids.hashCode();
+  }
+
+  public String prettyName() {
+    return "encode";
+  }
+
+  /** In a plan everything. In the name of a column that is given none, whose attributes Spark has made pretty, the features alone. */
+  public String toString() {
+    List texts = new ArrayList();
+    boolean named = false;
+    for (int i = PARTS; i < kids.size(); i++) {
+      texts.add(kid(i).toString());
+      named |= !Lists.list(kid(i).collect(new Pretty())).isEmpty();
+    }
+    String features = String.join(", ", texts);
+    if (named) return features;
+    String when = isGuarded() ? " where " + kid(1) : "";
+    return "encode(" + (told == null ? "" : told + ": ") + features + when + ")";
+  }
+
+  public static class Pretty extends scala.runtime.AbstractPartialFunction {
+    public boolean isDefinedAt(Object e) {
+      return e instanceof org.apache.spark.sql.catalyst.expressions.PrettyAttribute;
+    }
+
+    public Object applyOrElse(Object e, scala.Function1 otherwise) {
+      return isDefinedAt(e) ? e : otherwise.apply(e);
+    }
+  }
+
+  private Expression kid(int i) {
+    return (Expression) kids.apply(i);
+  }
+
+  public Object eval(InternalRow input) {
+    if (!Boolean.TRUE.equals(kid(0).eval(input)) || !Boolean.TRUE.equals(kid(1).eval(input))) return null;
+    byte[] row = encoder.row();
+    boolean fits = true;
+    for (int part = 0; part < kids.size() - PARTS; part++) {
+      Expression e = kid(part + PARTS);
+      Object value = e.eval(input);
+      String kind = encoder.kind(part);
+      if (kind.equals("numbers")) {
+        ArrayData array = (ArrayData) value;
+        DataType element = ((ArrayType) e.dataType()).elementType();
+        if (element instanceof DecimalType) {
+          DecimalType decimal = (DecimalType) element;
+          fits &= encoder.decimals(row, part, array, decimal.precision(), decimal.scale());
+        } else {
+          fits &= encoder.numbers(row, part, array, elements(element));
+        }
+      } else if (kind.equals("bytes")) {
+        fits &= encoder.bytes(row, part, (byte[]) value);
+      } else if (kind.equals("category")) {
+        encoder.category(row, part, (UTF8String) value);
+      } else if (value != null && kind.equals("time")) {
+        encoder.time(row, part, e.dataType() instanceof DateType ? ((Integer) value).doubleValue() * 86400.0 : ((Long) value).doubleValue() * 1e-6);
+      } else if (value != null && kind.equals("number")) {
+        encoder.number(row, part, value instanceof Boolean ? (((Boolean) value).booleanValue() ? 1 : 0)
+            : value instanceof Decimal ? Encoder.decimal((Decimal) value) : ((Number) value).doubleValue());
+      } else if (value != null) {
+        encoder.raw(row, part, value instanceof Boolean ? (((Boolean) value).booleanValue() ? 1 : 0) : ((Number) value).longValue());
+      }
+    }
+    return fits ? row : null;
+  }
+
+  public ExprCode doGenCode(CodegenContext ctx, ExprCode ev) {
+    String object = ctx.addReferenceObj("encoder", encoder, "dlsql.Encoder");
+    String fits = ctx.addMutableState("boolean", "fits", ctx.addMutableState$default$3(), true, ctx.addMutableState$default$5());
+    String row = ctx.freshName("row");
+    List steps = new ArrayList();
+    for (int part = 0; part < kids.size() - PARTS; part++) steps.add(step(ctx, object, row, part, fits));
+    scala.Tuple2 argument = new scala.Tuple2("byte[]", row);
+    List arguments = new ArrayList();
+    arguments.add(argument);
+    String all = ctx.splitExpressionsWithCurrentInputs(Lists.seq(steps), "encode", Lists.seq(arguments), "void",
+        ctx.splitExpressionsWithCurrentInputs$default$5(), ctx.splitExpressionsWithCurrentInputs$default$6());
+    ExprCode scored = new And(kid(0), kid(1)).genCode(ctx);
+    String code = scored.code().toString() + "\n"
+        + "boolean " + ev.isNull() + " = true;\n"
+        + "byte[] " + ev.value() + " = null;\n"
+        + "if (!" + scored.isNull() + " && " + scored.value() + ") {\n"
+        + "  byte[] " + row + " = " + object + ".row();\n"
+        + "  " + fits + " = true;\n"
+        + all + "\n"
+        + "  if (" + fits + ") {\n    " + ev.isNull() + " = false;\n    " + ev.value() + " = " + row + ";\n  }\n"
+        + "}\n";
+    return new ExprCode(block(code), ev.isNull(), ev.value());
+  }
+
+  /** The statement that puts one value into the row. */
+  private String step(CodegenContext ctx, String object, String row, int part, String fits) {
+    Expression e = kid(part + PARTS);
+    ExprCode given = e.genCode(ctx);
+    String kind = encoder.kind(part), to = "(" + row + ", " + part + ", ";
+    String value = given.value().toString();
+    String orNull = "(" + given.isNull() + " ? null : " + value + ")";
+    String put;
+    if (kind.equals("numbers")) {
+      DataType element = ((ArrayType) e.dataType()).elementType();
+      if (element instanceof DecimalType) {
+        DecimalType decimal = (DecimalType) element;
+        put = fits + " &= " + object + ".decimals" + to + orNull + ", " + decimal.precision() + ", " + decimal.scale() + ");";
+      } else {
+        put = fits + " &= " + object + ".numbers" + to + orNull + ", " + elements(element) + ");";
+      }
+    } else if (kind.equals("bytes")) {
+      put = fits + " &= " + object + ".bytes" + to + orNull + ");";
+    } else if (kind.equals("category")) {
+      put = object + ".category" + to + orNull + ");";
+    } else {
+      DataType type = e.dataType();
+      boolean raw = kind.equals("raw");
+      String number = type instanceof BooleanType ? "(" + value + (raw ? " ? 1L : 0L)" : " ? 1.0 : 0.0)")
+          : type instanceof DecimalType ? "dlsql.Encoder.decimal(" + value + ")"
+          : !kind.equals("time") ? (raw ? "(long) " : "(double) ") + value
+          : type instanceof DateType ? "(double) " + value + " * 86400.0" : "(double) " + value + " * 1.0E-6";
+      put = "if (!" + given.isNull() + ") " + object + "." + kind + to + number + ");";
+    }
+    return given.code().toString() + "\n" + put + "\n";
+  }
+
+  public static int elements(DataType type) {
+    if (type instanceof FloatType) return Encoder.FLOAT;
+    if (type instanceof DoubleType) return Encoder.DOUBLE;
+    if (type instanceof ByteType) return Encoder.BYTE;
+    if (type instanceof ShortType) return Encoder.SHORT;
+    if (type instanceof IntegerType) return Encoder.INT;
+    if (type instanceof LongType) return Encoder.LONG;
+    throw new IllegalArgumentException("an array of " + type.catalogString());
+  }
+
+  public static Block block(String code) {
+    List parts = new ArrayList();
+    parts.add(code);
+    return new CodeBlock(Lists.seq(parts), Lists.seq(new ArrayList()));
+  }
+}

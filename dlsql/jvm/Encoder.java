@@ -1,0 +1,256 @@
+package dlsql;
+
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.ConcurrentHashMap;
+import org.apache.spark.sql.catalyst.expressions.UnsafeArrayData;
+import org.apache.spark.sql.catalyst.util.ArrayData;
+import org.apache.spark.sql.types.Decimal;
+import org.apache.spark.unsafe.Platform;
+import org.apache.spark.unsafe.types.UTF8String;
+
+/**
+ * Learned preprocessing applied to a row at a time: values in, the bytes that a network takes out. It runs on executors, inside the code
+ * that Spark generates for a scan, where a value costs a few nanoseconds; as a column of Arrow it costs a hundred.
+ *
+ * What each number becomes is what udfs/preprocess.py makes of it, bit for bit; where in the row it stands, Python says.
+ */
+public final class Encoder implements java.io.Serializable {
+  public static final int FLOAT = 0, DOUBLE = 1, BYTE = 2, SHORT = 3, INT = 4, LONG = 5, DECIMAL = 6;  // elements of an array
+
+  private static final long START = Platform.BYTE_ARRAY_OFFSET;
+  private static final double[] POWERS = new double[23];  // of ten, those that a double holds exactly
+  private static final ConcurrentHashMap WORDS = new ConcurrentHashMap();  // vocabularies that this process has hashed, by their text
+
+  static {
+    double power = 1;
+    for (int i = 0; i < POWERS.length; i++, power *= 10) POWERS[i] = power;
+  }
+
+  private final int bytes;  // of a row
+  private final boolean alone;  // the only input is an array: where it is NULL or holds one, there is nothing to score
+  private final boolean strict;
+  private final double bound;
+  private final String[] names;
+  private final String[] kinds;
+  private final int[] at;
+  private final int[] sizes;
+  private final double[][] means;  // of a part without them: as they are
+  private final double[][] scales;
+  private final double[][] periods;
+  private final byte[][] words;  // of a category, each word after its length: half the size of a map of them, when a task travels
+  private final boolean[] nulls;  // whether training saw a NULL in the category
+  private transient java.util.HashMap[] places;
+
+  /** From what Python says: {"bytes", "alone", "strict", "bound", "parts": [{"name", "kind", "at", ...}]}. */
+  public Encoder(String json) {
+    Map given = (Map) Language.Python.read(json, Map.class);
+    List parts = (List) given.get("parts");
+    int n = parts.size();
+    bytes = ((Number) given.get("bytes")).intValue();
+    alone = Boolean.TRUE.equals(given.get("alone"));
+    strict = Boolean.TRUE.equals(given.get("strict"));
+    bound = given.get("bound") == null ? Double.POSITIVE_INFINITY : ((Number) given.get("bound")).doubleValue();
+    names = new String[n];
+    kinds = new String[n];
+    at = new int[n];
+    sizes = new int[n];
+    means = new double[n][];
+    scales = new double[n][];
+    periods = new double[n][];
+    words = new byte[n][];
+    nulls = new boolean[n];
+    for (int i = 0; i < n; i++) {
+      Map part = (Map) parts.get(i);
+      names[i] = (String) part.get("name");
+      kinds[i] = (String) part.get("kind");
+      at[i] = ((Number) part.get("at")).intValue();
+      sizes[i] = part.containsKey("size") ? ((Number) part.get("size")).intValue() : 1;
+      means[i] = doubles(part.get("means"));
+      scales[i] = doubles(part.get("scales"));
+      periods[i] = doubles(part.get("periods"));
+      words[i] = joined((List) part.get("words"));
+      nulls[i] = Boolean.TRUE.equals(part.get("nulls"));
+    }
+  }
+
+  private static double[] doubles(Object given) {
+    if (given == null) return null;
+    List values = (List) given;
+    double[] all = new double[values.size()];
+    for (int i = 0; i < all.length; i++) all[i] = ((Number) values.get(i)).doubleValue();
+    return all;
+  }
+
+  private static byte[] joined(List given) {
+    if (given == null) return null;
+    try {
+      java.io.ByteArrayOutputStream all = new java.io.ByteArrayOutputStream();
+      java.io.DataOutputStream out = new java.io.DataOutputStream(all);
+      for (Object word : given) {
+        byte[] text = ((String) word).getBytes(java.nio.charset.StandardCharsets.UTF_8);
+        out.writeInt(text.length);
+        out.write(text);
+      }
+      return all.toByteArray();
+    } catch (java.io.IOException e) {
+      throw new IllegalStateException(e);
+    }
+  }
+
+  private static java.util.HashMap hashed(byte[] joined) {
+    java.util.HashMap map = new java.util.HashMap();
+    java.nio.ByteBuffer in = java.nio.ByteBuffer.wrap(joined);
+    for (int code = 2; in.hasRemaining(); code++) {
+      int length = in.getInt();
+      map.put(UTF8String.fromBytes(joined, in.position(), length), Integer.valueOf(code));
+      in.position(in.position() + length);
+    }
+    return map;
+  }
+
+  public String kind(int part) {
+    return kinds[part];
+  }
+
+  public boolean equals(Object other) {
+    return other == this;  // Python makes one for a model and hands it out
+  }
+
+  public int hashCode() {
+    return System.identityHashCode(this);
+  }
+
+  /** A new row: all numbers 0, which is what a NULL number is, all codes 0, which is the unknown word. */
+  public byte[] row() {
+    return new byte[bytes];
+  }
+
+  public void number(byte[] row, int part, double value) {
+    double scaled = (value - means[part][0]) / scales[part][0];
+    Platform.putFloat(row, START + at[part], (float) bounded(scaled));
+  }
+
+  private double bounded(double value) {
+    return value > bound ? bound : value < -bound ? -bound : value;  // NaN stays
+  }
+
+  /** A decimal as the double nearest to it: both are whole numbers that a double holds, so that one division rounds once. */
+  public static double decimal(Decimal value) {
+    if (value.precision() > 18 || value.scale() > 22) return value.toDouble();
+    long whole = value.toUnscaledLong();
+    return Math.abs(whole) <= 1L << 53 ? whole / POWERS[value.scale()] : value.toDouble();
+  }
+
+  /** A moment, in seconds: its place on the scaled time line, then its phase in each period as sine and cosine. */
+  public void time(byte[] row, int part, double seconds) {
+    number(row, part, seconds);
+    long place = START + at[part] + 4;
+    double[] lengths = periods[part];
+    for (int i = 0; i < lengths.length; i++, place += 8) {
+      double turns = seconds / lengths[i] % 1.0;
+      double angle = 2 * Math.PI * (turns < 0 ? turns + 1.0 : turns);
+      Platform.putFloat(row, place, (float) Math.sin(angle));
+      Platform.putFloat(row, place + 4, (float) Math.cos(angle));
+    }
+  }
+
+  /** An array; whether the row can be scored. */
+  public boolean numbers(byte[] row, int part, ArrayData array, int elements) {
+    if (array == null) return !alone;
+    int n = array.numElements();
+    if (n != sizes[part]) return misfit("holds " + n + " numbers a row; the model takes " + sizes[part] + ".", part);
+    long place = START + at[part];
+    double[] mean = means[part], scale = scales[part];
+    boolean missing = false;
+    for (int i = 0; i < n; i++, place += 4) {
+      if (array.isNullAt(i)) {
+        missing = true;
+        continue;
+      }
+      double value;
+      switch (elements) {
+        case FLOAT: value = array.getFloat(i); break;
+        case DOUBLE: value = array.getDouble(i); break;
+        case BYTE: value = array.getByte(i); break;
+        case SHORT: value = array.getShort(i); break;
+        case INT: value = array.getInt(i); break;
+        case LONG: value = array.getLong(i); break;
+        default: throw new IllegalStateException("elements " + elements);
+      }
+      Platform.putFloat(row, place, (float) (mean == null ? value : bounded((value - mean[i]) / scale[i])));
+    }
+    return !(missing && alone);
+  }
+
+  /** The same for an array of decimals, which say their type. */
+  public boolean decimals(byte[] row, int part, ArrayData array, int precision, int scale) {
+    if (array == null) return !alone;
+    double[] values = new double[array.numElements()];
+    Object[] boxed = new Object[values.length];
+    for (int i = 0; i < values.length; i++) boxed[i] = array.isNullAt(i) ? null : Double.valueOf(decimal(array.getDecimal(i, precision, scale)));
+    return numbers(row, part, new org.apache.spark.sql.catalyst.util.GenericArrayData(boxed), DOUBLE);
+  }
+
+  /** A tensor, float32 numbers as they are; whether the row can be scored. */
+  public boolean bytes(byte[] row, int part, byte[] tensor) {
+    if (tensor == null) return !alone;
+    if (tensor.length != 4 * sizes[part]) {
+      return misfit("holds " + tensor.length + " bytes a row; the model takes " + 4 * sizes[part] + ", " + sizes[part] + " float32 numbers.", part);
+    }
+    Platform.copyMemory(tensor, START, row, START + at[part], tensor.length);
+    return true;
+  }
+
+  private boolean misfit(String found, int part) {
+    if (strict) throw new Misfit("`" + names[part] + "` " + found);
+    return false;
+  }
+
+  /** The code of a word, null for NULL: 2 is the most frequent in training, 1 is NULL where training saw one, 0 is unknown. */
+  public void category(byte[] row, int part, UTF8String word) {
+    int code;
+    if (word == null) {
+      code = nulls[part] ? 1 : 0;
+    } else {
+      Object found = places(part).get(word);
+      code = found == null ? 0 : ((Integer) found).intValue();
+    }
+    Platform.putInt(row, START + at[part], code);
+  }
+
+  private java.util.HashMap places(int part) {
+    if (places == null) places = new java.util.HashMap[words.length];
+    if (places[part] == null) {
+      java.nio.ByteBuffer key = java.nio.ByteBuffer.wrap(words[part]);
+      Object known = WORDS.get(key);
+      if (known == null) {
+        if (WORDS.size() > 1000) WORDS.clear();
+        known = hashed(words[part]);
+        WORDS.put(key, known);
+      }
+      places[part] = (java.util.HashMap) known;
+    }
+    return places[part];
+  }
+
+  /** What is no feature and travels beside them. */
+  public void raw(byte[] row, int part, long value) {
+    Platform.putLong(row, START + at[part], value);
+  }
+
+  /** A row that the model cannot take; with condition and SQLSTATE in its text, as every error of ours. */
+  public static class Misfit extends IllegalArgumentException implements org.apache.spark.SparkThrowable {
+    public Misfit(String problem) {
+      super("[DLSQL_SCORING] " + problem + " SQLSTATE: 42804");
+    }
+
+    public String getCondition() {
+      return "DLSQL_SCORING";
+    }
+
+    public String getSqlState() {
+      return "42804";
+    }
+  }
+}

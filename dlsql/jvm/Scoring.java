@@ -1,0 +1,236 @@
+package dlsql;
+
+import java.util.ArrayList;
+import java.util.List;
+import org.apache.spark.sql.catalyst.expressions.*;
+import org.apache.spark.sql.catalyst.plans.logical.*;
+import org.apache.spark.sql.catalyst.rules.Rule;
+import org.apache.spark.sql.catalyst.trees.TreeNode;
+import org.apache.spark.sql.execution.SparkStrategy;
+import scala.collection.immutable.Seq;
+
+/** How Spark plans predictions: packed where the columns are read, run once a row, and only for the rows that need them. */
+public class Scoring {
+
+  public static class Planning extends scala.runtime.AbstractFunction1 {
+    public Object apply(Object session) {
+      return new Strategy();
+    }
+  }
+
+  public static class Guarding extends scala.runtime.AbstractFunction1 {
+    public Object apply(Object session) {
+      return new Guard();
+    }
+  }
+
+  /**
+   * Chains of projections, filters and predictions as Spark's optimizer leaves them are planned in a better form.
+   *
+   * The packed inputs become a column of a projection below the operator that runs Python functions, which queues its whole input rows for
+   * as long as Python computes: without it all columns that are packed would wait there, too. And a prediction that is made below, for a
+   * filter, is carried up to where it is wanted again: the optimizer pushes filters below projections, and makes two of it.
+   */
+  public static class Strategy extends SparkStrategy {
+    public Seq apply(LogicalPlan plan) {
+      List made = new ArrayList();
+      LogicalPlan better = improved(plan);
+      if (better != plan) made.add(planLater(better));
+      return Lists.seq(made);
+    }
+  }
+
+  static LogicalPlan improved(LogicalPlan plan) {
+    List chain = new ArrayList();  // from the top
+    LogicalPlan below = plan;
+    boolean unpacked = false;
+    int highest = -1;  // of the predictions
+    while (below instanceof Project || below instanceof Filter || below instanceof ArrowEvalPython) {
+      if (below instanceof ArrowEvalPython) unpacked |= packs((ArrowEvalPython) below);
+      if (below instanceof ArrowEvalPython && highest < 0) highest = chain.size();
+      chain.add(below);
+      below = (LogicalPlan) below.children().apply(0);
+    }
+    if (!unpacked) return plan;
+    List needed = new ArrayList();  // above each of the chain: an AttributeSet
+    AttributeSet above = AttributeSet$.MODULE$.apply(plan.output());
+    for (int i = 0; i < chain.size(); i++) {
+      needed.add(above);
+      LogicalPlan node = (LogicalPlan) chain.get(i);
+      above = node instanceof Project ? node.references() : above.$plus$plus(node.references());
+    }
+    List made = new ArrayList();  // predictions: {function, attribute}
+    for (int i = chain.size() - 1; i >= 0; i--) {
+      LogicalPlan node = (LogicalPlan) chain.get(i);
+      if (node instanceof ArrowEvalPython) below = predicted((ArrowEvalPython) node, below, (AttributeSet) needed.get(i), made);
+      else if (node instanceof Filter) below = new Filter(((Filter) node).condition(), below);
+      else below = i > highest ? carrying((Project) node, below, made) : new Project(((Project) node).projectList(), below);
+    }
+    return below.output().equals(plan.output()) ? below : new Project(plan.output(), below);
+  }
+
+  private static boolean packs(ArrowEvalPython eval) {
+    for (Object udf : Lists.list(eval.udfs())) {
+      for (Object argument : Lists.list(((PythonUDF) udf).children())) if (argument instanceof Encode) return true;
+    }
+    return false;
+  }
+
+  /** The predictions of an operator that are not made yet, over a projection that packs; those that are under their names here, too. */
+  private static LogicalPlan predicted(ArrowEvalPython eval, LogicalPlan child, AttributeSet needed, List made) {
+    List columns = new ArrayList(), packed = new ArrayList(), udfs = new ArrayList(), results = new ArrayList(), again = new ArrayList();
+    for (Object place : generalFirst(eval)) {
+      PythonUDF udf = (PythonUDF) eval.udfs().apply(((Integer) place).intValue());
+      Attribute result = (Attribute) eval.resultAttrs().apply(((Integer) place).intValue());
+      Attribute known = known(udf, made);
+      if (known != null) {
+        again.add(alias(known, result.name(), result.exprId()));
+        continue;
+      }
+      made.add(new Object[] {udf, result});
+      List arguments = new ArrayList();
+      for (Object argument : Lists.list(udf.children())) arguments.add(argument instanceof Encode ? packed((Encode) argument, packed) : argument);
+      for (Object argument : arguments) needed = needed.$plus$plus(((Expression) argument).references());
+      udfs.add(udf.withNewChildren(Lists.seq(arguments)));
+      results.add(result);
+    }
+    LogicalPlan plan = child;
+    if (!udfs.isEmpty()) {
+      for (Object one : made) {
+        if (!results.contains(((Object[]) one)[1])) needed = needed.$plus((Attribute) ((Object[]) one)[1]);
+      }
+      for (Object column : Lists.list(child.output())) if (needed.contains((NamedExpression) column)) columns.add(column);
+      columns.addAll(packed);
+      plan = new ArrowEvalPython(Lists.seq(udfs), Lists.seq(results), new Project(Lists.seq(columns), child), eval.evalType());
+    }
+    if (again.isEmpty()) return plan;
+    List all = Lists.list(plan.output());
+    all.addAll(again);
+    return new Project(Lists.seq(all), plan);
+  }
+
+  private static List generalFirst(ArrowEvalPython eval) {
+    List all = new ArrayList(), guarded = new ArrayList();
+    for (int i = 0; i < eval.udfs().size(); i++) {
+      PythonUDF udf = (PythonUDF) eval.udfs().apply(i);
+      (unguarded(udf).semanticEquals(udf) ? all : guarded).add(Integer.valueOf(i));
+    }
+    all.addAll(guarded);
+    return all;
+  }
+
+  /** The result of a prediction that is made; one for all rows serves one for some of them. */
+  private static Attribute known(PythonUDF udf, List made) {
+    PythonUDF everywhere = unguarded(udf);
+    for (Object one : made) {
+      PythonUDF known = (PythonUDF) ((Object[]) one)[0];
+      if (udf.semanticEquals(known) || everywhere.semanticEquals(known)) return (Attribute) ((Object[]) one)[1];
+    }
+    return null;
+  }
+
+  private static PythonUDF unguarded(PythonUDF udf) {
+    List arguments = new ArrayList();
+    for (Object one : Lists.list(udf.children())) arguments.add(one instanceof Encode ? ((Encode) one).guarded(TRUE) : one);
+    return (PythonUDF) udf.withNewChildren(Lists.seq(arguments));
+  }
+
+  /** The column that holds packed inputs: one for equal ones. */
+  private static Attribute packed(Encode inputs, List packed) {
+    for (Object one : packed) {
+      if (((Alias) one).child().semanticEquals(inputs)) return ((Alias) one).toAttribute();
+    }
+    Alias alias = alias(inputs, "features", NamedExpression.newExprId());
+    packed.add(alias);
+    return alias.toAttribute();
+  }
+
+  private static LogicalPlan carrying(Project node, LogicalPlan child, List made) {
+    List columns = Lists.list(node.projectList());
+    for (Object one : made) {
+      Attribute result = (Attribute) ((Object[]) one)[1];
+      if (child.outputSet().contains(result) && !node.outputSet().contains(result)) columns.add(result);
+    }
+    return new Project(Lists.seq(columns), child);
+  }
+
+  private static Alias alias(Expression e, String name, ExprId id) {
+    Seq none = Lists.seq(new ArrayList());
+    return new Alias(e, name, id, none, scala.Option.empty(), none);
+  }
+
+  /**
+   * What stands in a branch of CASE or IF is predicted for the rows that come there. Spark computes Python functions before the expression
+   * that they stand in, for all rows, so the condition goes into the packed inputs, which are NULL where there is nothing to score.
+   */
+  public static class Guard extends Rule {
+    public String ruleName() {
+      return "dlsql.Guard";
+    }
+
+    public TreeNode apply(TreeNode plan) {
+      return ((LogicalPlan) plan).transformAllExpressions(new Branches(TRUE));
+    }
+  }
+
+  private static final Expression TRUE = Literal.create(Boolean.TRUE, org.apache.spark.sql.types.BooleanType$.MODULE$);
+
+  public static class Branches extends scala.runtime.AbstractPartialFunction {
+    private final Expression outer;  // the condition that the whole stands under
+
+    Branches(Expression outer) {
+      this.outer = outer;
+    }
+
+    public boolean isDefinedAt(Object e) {
+      return e instanceof CaseWhen || e instanceof If;
+    }
+
+    public Object applyOrElse(Object given, scala.Function1 otherwise) {
+      if (given instanceof If) {
+        If e = (If) given;
+        Expression predicate = guarded(e.predicate(), outer), here = holds(predicate);
+        return new If(predicate, guarded(e.trueValue(), and(outer, here)), guarded(e.falseValue(), and(outer, new Not(here))));
+      }
+      if (!(given instanceof CaseWhen)) return otherwise.apply(given);
+      CaseWhen e = (CaseWhen) given;
+      List branches = new ArrayList();
+      Expression before = outer;  // none of the branches before
+      for (Object one : Lists.list(e.branches())) {
+        Expression condition = guarded((Expression) ((scala.Tuple2) one)._1(), before), here = holds(condition);
+        branches.add(new scala.Tuple2(condition, guarded((Expression) ((scala.Tuple2) one)._2(), and(before, here))));
+        before = and(before, new Not(here));
+      }
+      Object rest = e.elseValue().isDefined() ? scala.Option.apply(guarded((Expression) e.elseValue().get(), before)) : scala.Option.empty();
+      return new CaseWhen(Lists.seq(branches), (scala.Option) rest);
+    }
+  }
+
+  private static Expression and(Expression a, Expression b) {
+    return a == TRUE ? b : new And(a, b);
+  }
+
+  private static Expression holds(Expression condition) {
+    return new EqualNullSafe(condition, TRUE);
+  }
+
+  /** An expression whose predictions are made where a condition holds. It does not look into conditions that stand in predictions already. */
+  private static Expression guarded(Expression e, Expression condition) {
+    if (condition == TRUE || !condition.deterministic()) return e;
+    if (e instanceof Encode) return ((Encode) e).isGuarded() ? e : ((Encode) e).guarded(condition);
+    if (e instanceof CaseWhen || e instanceof If) return (Expression) new Branches(condition).applyOrElse(e, null);
+    return (Expression) e.mapChildren(new Guarded(condition));
+  }
+
+  public static class Guarded extends scala.runtime.AbstractFunction1 {
+    private final Expression condition;
+
+    Guarded(Expression condition) {
+      this.condition = condition;
+    }
+
+    public Object apply(Object e) {
+      return guarded((Expression) e, condition);
+    }
+  }
+}
