@@ -12,6 +12,7 @@ import pyarrow as pa
 from pyspark.ml.functions import predict_batch_udf
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import DoubleType, LongType
 
 import dlsql
 from bench.tables import Row
@@ -62,7 +63,12 @@ def _images(spark: SparkSession, folder: str) -> list[Row]:
     found = []
     for what, frame, more, goals in (
         ("array", rows, "", ("0.5", "2")),
-        ("BINARY", tensors, f", module = 'mlp', module_args = MAP('hidden_units', [512, 256]), reshape = MAP('x', [{PIXELS}])", ("0.6", "")),
+        (
+            "BINARY",
+            tensors,
+            f", module = 'mlp', module_args = MAP('hidden_units', [512, 256]), reshape = MAP('x', [{PIXELS}])",
+            ("0.6", ""),
+        ),
     ):
         kind = "dnn_classifier"
         train(spark, frame, "images", "x, id % 10 AS label", kind, "[512, 256]", more)
@@ -119,7 +125,7 @@ def batch_udf(graph: bytes, width: int, outputs: int = 1) -> Callable[..., Colum
 
         return predict
 
-    kind = "double" if outputs == 1 else "long"
+    kind = DoubleType() if outputs == 1 else LongType()
     return predict_batch_udf(make, return_type=kind, batch_size=10_000, input_tensor_shapes=[[width]])
 
 
@@ -141,8 +147,7 @@ def arrow_udf(graph: bytes) -> Callable[..., Column]:
         dense = np.stack([np.asarray(column, dtype=np.float32) for column in columns], axis=1)
         return pa.array(loaded[0].run(None, {loaded[0].get_inputs()[0].name: dense})[0][:, 0].astype(np.float64))
 
-    predict.__annotations__ = {"return": pa.Array, "columns": pa.Array}
-    return spark_arrow_udf(predict, "double", functionType=None) if False else spark_arrow_udf(predict, "double")
+    return spark_arrow_udf(predict, "double")
 
 
 def alone(graph: bytes) -> float:

@@ -15,6 +15,7 @@ from torch import nn
 import dlsql
 from bench.tables import Row
 from dlsql import options
+from dlsql.session import language
 from dlsql.training.pack import pack_rows
 from dlsql.training.profile import columns, profile
 
@@ -92,7 +93,7 @@ def _packing(spark: SparkSession, what: str, folder: str) -> Row:
         session.sql(f"SELECT * FROM parquet.`{folder}`").write.format("noop").mode("overwrite").save()
         scans.append(time.perf_counter() - began)
         began = time.perf_counter()
-        blocks = pack_rows(found, settings, THREADS)
+        blocks = pack_rows(language(session).bridge, found, settings, THREADS)
         packs.append(time.perf_counter() - began)
         blocks.rdd.unpersist()
     scan, pack = rows / min(scans), rows / min(packs)

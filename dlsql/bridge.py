@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from py4j.protocol import Py4JJavaError
-from pyspark import SparkContext
+from pyspark import RDD, SparkContext
 from pyspark.errors.exceptions.captured import CapturedException
 from pyspark.java_gateway import ensure_callback_server_started
+from pyspark.serializers import CPickleSerializer
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import DataType
 from pyspark.sql.udf import UserDefinedFunction
@@ -23,7 +24,8 @@ from pyspark.util import PythonEvalType
 from dlsql.errors import DlsqlError, error
 
 _LOG = logging.getLogger("dlsql")
-_SOURCES = ("Lists", "Language", "Encoder", "Encode", "Answers", "Answer", "Scoring", "Functions", "Metastore")  # each may use those before
+# In an order in which each uses those before it.
+_SOURCES = ("Lists", "Language", "Encoder", "Encode", "Answers", "Answer", "Scoring", "Packing", "Functions", "Metastore")
 
 _T = TypeVar("_T")
 Question = Mapping[str, Any]
@@ -50,6 +52,10 @@ class Bridge:
         for argument in arguments:
             values.add(argument)
         return self._loader.loadClass(f"dlsql.{name}").getConstructors()[0].newInstance(values.toArray())
+
+    def _static(self, name: str) -> Any:
+        """One of our classes, for what it does without an instance."""
+        return getattr(self._jvm.dlsql, name)
 
     def install(self, spark: SparkSession, builders: Builders) -> None:
         """Teaches the language to every session that is made from now on: parser by extension, functions among Spark's built-in ones.
@@ -123,6 +129,19 @@ class Bridge:
     def encoder(self, told: str) -> Any:
         """What packs rows in the JVM, see dlsql.encoding."""
         return self._new("Encoder", told)
+
+    def blocks(self, rows: DataFrame, encoder: Any, workers: int, buckets: int, ends: Sequence[int], block_rows: int) -> "RDD[Any]":
+        """Rows as blocks, see Packing.java; the encoder takes the frame's columns in their order."""
+        gateway: Any = self.context._gateway
+        parts = gateway.new_array(self._jvm.int, len(ends))
+        for place, end in enumerate(ends):
+            parts[place] = end
+        packed = self._static("Packing").blocks(rows._jdf, encoder, workers, buckets, parts, block_rows)
+        return RDD(packed, self.context, CPickleSerializer())
+
+    def counted(self, blocks: "RDD[Any]") -> list[tuple[int, int, int]]:
+        """Of each partition of blocks: the rows to train on, those held out, and a checksum. It makes the blocks."""
+        return [(int(one[0]), int(one[1]), int(one[2])) for one in self._static("Packing").counted(blocks._jrdd)]
 
     def answers(self, classes: Sequence[str], type: str) -> Any:
         """What makes the answers of a classification in the JVM."""

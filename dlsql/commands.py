@@ -170,7 +170,7 @@ def _train(client: Client, statement: CreateModel, settings: Settings, frame: Da
                     written = time.monotonic()
 
             learn = groups.train if settings.partition_cols else training.train
-            trained = learn(frame, training.Job(title, settings, start, catalog.files, folder, on_round))
+            trained = learn(frame, training.Job(client.bridge, title, settings, start, catalog.files, folder, on_round))
         catalog.write_rounds(name, run_id, trained.rounds)
         for file, data in {**trained.files, **events(trained.rounds)}.items():
             catalog.files.write(f"{uri}/{file}", data)
@@ -227,7 +227,7 @@ def _explain(client: Client, statement: ExplainCreateModel) -> DataFrame:
     client.catalog.check_name(create.name)
     start = _start(client.catalog, create.name, settings)
     frame = _query(client, str(create.query))
-    job = training.Job(f"train {create.name}", settings, start, client.catalog.files, str, lambda rounds: None)
+    job = training.Job(client.bridge, f"train {create.name}", settings, start, client.catalog.files, str, lambda rounds: None)
     if settings.partition_cols:
         return _explain_groups(client, create, settings, groups.outline(frame, job))
     outline = training.outline(frame, job)

@@ -22,16 +22,17 @@ def told(learned: Preprocess, row: np.dtype[np.void], *, strict: bool, alone: bo
         alone: whether a row of nothing but a NULL array, or one with a NULL in it, is NULL.
         more: parts after the features.
     """
-    parts = [_part(feature) | {"at": at} for feature, at in zip(learned.features, rows.places(learned, row), strict=True)]
+    features = zip(learned.features, rows.places(learned, row), strict=True)
+    parts = [_part(feature) | {"at": at, "bound": learned.bound} for feature, at in features]
     lonely = alone and len(parts) == 1 and parts[0]["kind"] in ("numbers", "bytes")
-    said = {"bytes": row.itemsize, "alone": lonely, "strict": strict, "bound": learned.bound, "parts": [*parts, *more]}
+    said = {"bytes": row.itemsize, "alone": lonely, "strict": strict, "parts": [*parts, *more]}
     return json.dumps(said, ensure_ascii=False)
 
 
 def _part(feature: Feature) -> dict[str, Any]:
     part: dict[str, Any] = {"name": feature.name, "kind": feature.kind}
     if feature.kind == "category":
-        return part | {"words": feature.vocabulary, "nulls": feature.nulls_seen}
+        return part | {"words": feature.vocabulary, "nulls": feature.nulls_seen, "first": 2}
     if feature.kind in ("numbers", "bytes"):
         part["size"] = feature.width
     if not feature.size:

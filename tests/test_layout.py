@@ -28,6 +28,7 @@ FLOORS = {
     "tables": 5,
     "training": 6,
     "inference": 6,
+    "encoding": 6,
     "formats": 6,
     "progress": 6,
     "code": 6,

@@ -301,7 +301,7 @@ def block(spec: NetworkSpec, rows: int) -> Block:
     drawn = np.random.default_rng(0)
     dense = drawn.normal(size=(rows, spec.dense)).astype(np.float32)
     labels = drawn.integers(0, spec.outputs, rows)
-    return 0, False, rows, dense.tobytes(), b"", labels.astype(np.int64).tobytes(), np.ones(rows, np.float32).tobytes()
+    return 0, False, rows, dense.tobytes(), b"", labels.astype(np.int32).tobytes(), np.ones(rows, np.float32).tobytes()
 
 
 def test_a_round_moves_the_weights_and_the_statistics_of_a_keras_model_and_gives_the_same_each_time(architecture: str) -> None:

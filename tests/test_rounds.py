@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from dlsql import options
 from dlsql.training import rounds
-from dlsql.training.pack import counted
+from dlsql.training.pack import Blocks
 from udfs.batches import Batch, Block, batches
 from udfs.spec import Label, LocalSteps, NetworkSpec
 from udfs.state import State
@@ -46,7 +46,9 @@ def train(spark: SparkSession, parts: list[list[Block]], steps: LocalSteps, epoc
     rdd = spark.sparkContext.parallelize(parts, len(parts)).flatMap(lambda part: part)
     plan = rounds.Plan("test", settings, steps, [], Label("y", "double"))
     start = initial_state(steps.network, 3)
-    return rounds.run(spark.sparkContext, counted(rdd), plan, start, None, lambda done: None, lambda last: None, lambda _, write: write())  # fmt: skip
+    sizes = tuple((sum(one[2] for one in part if not one[1]), sum(one[2] for one in part if one[1])) for part in parts)
+    blocks = Blocks(rdd, sizes, 0)
+    return rounds.run(spark.sparkContext, blocks, plan, start, None, lambda done: None, lambda last: None, lambda _, write: write())  # fmt: skip
 
 
 @pytest.fixture(params=["gang", "merge"])

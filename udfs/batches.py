@@ -71,8 +71,9 @@ def _take(rows: Batch, places: Tensor) -> Batch:
 def as_batch(steps: LocalSteps, block: Block) -> Batch:
     """A block's rows in their order."""
     _, _, rows, *buffers = block
-    kinds = (torch.float32, torch.int64, torch.int64 if steps.task == "classification" else torch.float32, torch.float32)
+    kinds = (torch.float32, torch.int32, torch.int32 if steps.task == "classification" else torch.float32, torch.float32)
     dense, codes, label, weight = (_tensor(buffer, kind) for buffer, kind in zip(buffers, kinds, strict=True))
+    codes, label = codes.long(), label.long() if steps.task == "classification" else label
     if steps.class_weights is not None:
         weight = weight * torch.tensor(steps.class_weights)[label]
     return Batch(dense.view(rows, steps.network.dense), codes.view(rows, len(steps.network.codes)), label, weight)

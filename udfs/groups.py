@@ -23,7 +23,6 @@ from udfs import metrics, networks, preprocess, tensors, values
 from udfs.batches import Batch
 from udfs.errors import GroupError, TrainingError
 from udfs.learn import held_out_share, label_shares, learn
-from udfs.pack import encode_label
 from udfs.spec import GroupTraining, LocalSteps, NetworkSpec, Preprocess
 from udfs.train import Evaluated, backward, clip, initial_state, measured
 
@@ -138,7 +137,7 @@ def _rows(how: GroupTraining, columns: Sequence[pa.Array]) -> _Rows:
     _check_size(learned, count)
     inputs = preprocess.encode(learned, features)
     weights = np.ones(count, np.float32) if weight is None else tensors.numbers(weight.take(place))[0].astype(np.float32)
-    arrays = (inputs.dense, inputs.codes, encode_label(learned.label, label), weights)
+    arrays = (inputs.dense, inputs.codes, preprocess.encode_label(learned.label, label), weights)
     held_out = _held_out(how, hashes[order], None if split is None else split.take(place))
     if held_out.all():
         raise GroupError("Every usable row is held out for evaluation; none is left to train on.")

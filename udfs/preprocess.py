@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from udfs import tensors
-from udfs.spec import Feature, Preprocess
+from udfs.spec import Feature, Label, Preprocess
 
 # A moment's phase in the day, the week and the year, as sine and cosine, so that 23:59 is near 00:00; beside its place on the
 # scaled time line. Periods in seconds; a year is the mean Gregorian one. Dates have no time of day.
@@ -33,7 +34,6 @@ def encode(learned: Preprocess, columns: Sequence[pa.Array]) -> Inputs:
 
     A NULL number is imputed with the training mean, which is 0 after scaling; NaN and infinities go through as numbers.
 
-    >>> from udfs.spec import Label
     >>> age = Feature("age", "int", "number", means=(40.0,), scales=(10.0,))
     >>> city = Feature("city", "string", "category", vocabulary=("Ulm",))
     >>> inputs = encode(Preprocess((age, city), Label("y", "int")), [pa.array([50, None]), pa.array(["Ulm", "Rome"])])
@@ -125,6 +125,18 @@ def _encode(
         misfit,
         misfits,
     )
+
+
+def encode_label(label: Label, column: pa.Array) -> npt.NDArray[np.int64] | npt.NDArray[np.float32]:
+    """Classes by their place, int64 [rows]; numbers scaled, float32 [rows].
+
+    >>> encode_label(Label("y", "string", pa.array(["no", "yes"])), pa.array(["yes", "no"])).tolist()
+    [1, 0]
+    """
+    if label.classes is None:
+        return ((tensors.numbers(column)[0] - label.mean) / label.scale).astype(np.float32)
+    places: npt.NDArray[np.int64] = np.asarray(pc.index_in(column, value_set=label.classes.cast(column.type)), dtype=np.int64)
+    return places
 
 
 def dense_width(features: Sequence[Feature]) -> int:

@@ -30,7 +30,7 @@ public final class Encoder implements java.io.Serializable {
   private final int bytes;  // of a row
   private final boolean alone;  // the only input is an array: where it is NULL or holds one, there is nothing to score
   private final boolean strict;
-  private final double bound;
+  private final double[] bounds;  // how far from its mean a number may be, in deviations
   private final String[] names;
   private final String[] kinds;
   private final int[] at;
@@ -40,9 +40,10 @@ public final class Encoder implements java.io.Serializable {
   private final double[][] periods;
   private final byte[][] words;  // of a category, each word after its length: half the size of a map of them, when a task travels
   private final boolean[] nulls;  // whether training saw a NULL in the category
+  private final int[] first;  // the code of the first word
   private transient java.util.HashMap[] places;
 
-  /** From what Python says: {"bytes", "alone", "strict", "bound", "parts": [{"name", "kind", "at", ...}]}. */
+  /** From what Python says: {"bytes", "alone", "strict", "parts": [{"name", "kind", "at", ...}]}. */
   public Encoder(String json) {
     Map given = (Map) Language.Python.read(json, Map.class);
     List parts = (List) given.get("parts");
@@ -50,7 +51,7 @@ public final class Encoder implements java.io.Serializable {
     bytes = ((Number) given.get("bytes")).intValue();
     alone = Boolean.TRUE.equals(given.get("alone"));
     strict = Boolean.TRUE.equals(given.get("strict"));
-    bound = given.get("bound") == null ? Double.POSITIVE_INFINITY : ((Number) given.get("bound")).doubleValue();
+    bounds = new double[n];
     names = new String[n];
     kinds = new String[n];
     at = new int[n];
@@ -60,6 +61,7 @@ public final class Encoder implements java.io.Serializable {
     periods = new double[n][];
     words = new byte[n][];
     nulls = new boolean[n];
+    first = new int[n];
     for (int i = 0; i < n; i++) {
       Map part = (Map) parts.get(i);
       names[i] = (String) part.get("name");
@@ -71,6 +73,8 @@ public final class Encoder implements java.io.Serializable {
       periods[i] = doubles(part.get("periods"));
       words[i] = joined((List) part.get("words"));
       nulls[i] = Boolean.TRUE.equals(part.get("nulls"));
+      first[i] = part.containsKey("first") ? ((Number) part.get("first")).intValue() : 0;
+      bounds[i] = part.get("bound") == null ? Double.POSITIVE_INFINITY : ((Number) part.get("bound")).doubleValue();
     }
   }
 
@@ -101,9 +105,9 @@ public final class Encoder implements java.io.Serializable {
   private static java.util.HashMap hashed(byte[] joined) {
     java.util.HashMap map = new java.util.HashMap();
     java.nio.ByteBuffer in = java.nio.ByteBuffer.wrap(joined);
-    for (int code = 2; in.hasRemaining(); code++) {
+    for (int place = 0; in.hasRemaining(); place++) {
       int length = in.getInt();
-      map.put(UTF8String.fromBytes(joined, in.position(), length), Integer.valueOf(code));
+      map.put(UTF8String.fromBytes(joined, in.position(), length), Integer.valueOf(place));
       in.position(in.position() + length);
     }
     return map;
@@ -128,10 +132,10 @@ public final class Encoder implements java.io.Serializable {
 
   public void number(byte[] row, int part, double value) {
     double scaled = (value - means[part][0]) / scales[part][0];
-    Platform.putFloat(row, START + at[part], (float) bounded(scaled));
+    Platform.putFloat(row, START + at[part], (float) bounded(scaled, bounds[part]));
   }
 
-  private double bounded(double value) {
+  private static double bounded(double value, double bound) {
     return value > bound ? bound : value < -bound ? -bound : value;  // NaN stays
   }
 
@@ -162,6 +166,7 @@ public final class Encoder implements java.io.Serializable {
     if (n != sizes[part]) return misfit("holds " + n + " numbers a row; the model takes " + sizes[part] + ".", part);
     long place = START + at[part];
     double[] mean = means[part], scale = scales[part];
+    double bound = bounds[part];
     boolean missing = false;
     for (int i = 0; i < n; i++, place += 4) {
       if (array.isNullAt(i)) {
@@ -178,7 +183,7 @@ public final class Encoder implements java.io.Serializable {
         case LONG: value = array.getLong(i); break;
         default: throw new IllegalStateException("elements " + elements);
       }
-      Platform.putFloat(row, place, (float) (mean == null ? value : bounded((value - mean[i]) / scale[i])));
+      Platform.putFloat(row, place, (float) (mean == null ? value : bounded((value - mean[i]) / scale[i], bound)));
     }
     return !(missing && alone);
   }
@@ -214,7 +219,7 @@ public final class Encoder implements java.io.Serializable {
       code = nulls[part] ? 1 : 0;
     } else {
       Object found = places(part).get(word);
-      code = found == null ? 0 : ((Integer) found).intValue();
+      code = found == null ? 0 : first[part] + ((Integer) found).intValue();
     }
     Platform.putInt(row, START + at[part], code);
   }

@@ -115,10 +115,10 @@ def trained(frame: DataFrame, stage: str, given: Options) -> Network:
         if getattr(settings, option):
             expected = "it goes on from a registered model; set modelName, so that this one is registered, too."
             raise error("DLSQL_OPTION_VALUE", option=option, value=repr(getattr(settings, option)), expected=expected)
-    language(frame.sparkSession)  # the workers have what trains
+    bridge = language(frame.sparkSession).bridge
     title = f"train {stage}"
     with bar(title, settings.max_iterations) as shown:
-        done = training.train(frame, training.Job(title, settings, None, None, str, shown))
+        done = training.train(frame, training.Job(bridge, title, settings, None, None, str, shown))
     return Network(done.files, done.metrics, None)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from pyspark.sql import DataFrame
 
-from dlsql.bridge import Files
+from dlsql.bridge import Bridge, Files
 from dlsql.errors import did_you_mean, error
 from dlsql.formats import onnx
 from dlsql.model import Field, RoundInfo, Signature
@@ -41,6 +41,7 @@ class Start:
 class Job:
     """A training and what it reports to."""
 
+    bridge: Bridge
     title: str  # "train sales.churn"
     settings: Settings
     start: Start | None
@@ -95,7 +96,7 @@ def train(frame: DataFrame, job: Job) -> Trained:
     steps = _local_steps(job.settings, names, outline, int(context.getConf().get("spark.task.cpus", "1") or 1))
     state = _first_state(job, spec)
     with described(context, f"{job.title}: packing rows into blocks"):
-        blocks = pack_rows(outline.found, job.settings, outline.workers)
+        blocks = pack_rows(job.bridge, outline.found, job.settings, outline.workers)
     try:
         files, folder = job.files, job.checkpoints(_fingerprint(job, outline, blocks, state))
         plan = Plan(job.title, job.settings, steps, schedule, learned.label)

@@ -1,18 +1,19 @@
 """One job turns rows into blocks, kept by Spark: reading a block later is a memory copy and no row conversion."""
 
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
+import numpy as np
 from pyspark import RDD, StorageLevel
 from pyspark.sql import functions as F
 
+from dlsql import encoding
+from dlsql.bridge import Bridge
 from dlsql.options import Settings
-from dlsql.training.profile import Profile, column, held_out
+from dlsql.training.profile import Profile, column, held_out, label_text
 from udfs.batches import Block
-from udfs.pack import BLOCK_SCHEMA, Packing, pack
+from udfs.rows import row_type
 
 _STEPS_AN_EPOCH = 1000  # of each worker, which an epoch of a large table keeps
 _BATCHES_A_WORKER = 32  # fewer batches an epoch make a worker's round too short to be worth another worker
@@ -50,46 +51,59 @@ def local_batch(settings: Settings, rows: int, workers: int) -> int:
     return max(share, min(settings.batch_size, rows // (_STEPS_AN_EPOCH * workers)))
 
 
-def pack_rows(found: Profile, settings: Settings, workers: int) -> Blocks:
+def pack_rows(bridge: Bridge, found: Profile, settings: Settings, workers: int) -> Blocks:
     """The training rows as blocks. Which worker gets a row, whether it is held out and its place in the partition follow from the row's
     content and the seed: a block that is lost and built again holds the same rows in the same order, whatever Spark's shuffles do.
+
+    All of it happens in the JVM, on bytes: as columns of Arrow the rows of a wide table took ten times as long.
     """
-    columns = found.columns
+    columns, label = found.columns, found.learned.label
     names = [name for name in (columns.label, columns.weight, columns.split, *columns.features) if name is not None]
-    # Spark's hash passes over NULLs: where they are is hashed too, so that (1, NULL) is not (NULL, 1).
-    nullable = [column(name).isNull() for name in names if columns.frame.schema[name].nullable]
-    content = F.xxhash64(F.lit(settings.seed), *(column(name) for name in names), *nullable)
+    # Spark's hash passes over NULLs. Where that makes (1, NULL) of (NULL, 1), their bytes tell them apart.
+    content = F.xxhash64(F.lit(settings.seed), *(column(name) for name in names))
     hashed = columns.frame.withColumn(_HASH, content)
-    worker = F.pmod(F.shiftright(F.col(_HASH), 30), F.lit(workers)).cast("int")
     aside = held_out(found, settings, F.col(_HASH))
-    parts = [*([columns.weight] if columns.weight else []), columns.label, *columns.features]
-    # Numbered: mapInArrow looks its columns up by name again, unquoted, and a name may hold dots and backticks.
-    chosen = [worker.alias(_WORKER), aside.alias(_ASIDE), F.col(_HASH), *(column(name).alias(str(i)) for i, name in enumerate(parts))]
-    # Arrays break the ties of their hashes themselves: NULLs among their elements are passed over as well.
-    arrays = [F.col(str(i)) for i, name in enumerate(parts) if columns.types[name].startswith("array")]
-    rows = hashed.select(*chosen).repartitionById(workers, _WORKER).sortWithinPartitions(_ASIDE, _HASH, *arrays).drop(_HASH)
-    blocks = rows.mapInArrow(partial(pack, Packing(found.learned, columns.weight is not None)), BLOCK_SCHEMA)
-    kept = blocks.rdd.map(tuple).persist(StorageLevel.MEMORY_AND_DISK)
+    key = F.col(_HASH).bitwiseAND(F.lit(-2)).bitwiseOR(aside.cast("long"))
+    answer = column(columns.label) if label.classes is None else label_text(column(columns.label), columns.types[columns.label])
+    weight = F.lit(1.0) if columns.weight is None else column(columns.weight)
+    rows = hashed.select(*(column(name) for name in columns.features), answer.alias(_LABEL), weight.alias(_WEIGHT), key.alias(_HASH))
+    row = row_type(found.learned, {"key": "<i8", "label": "<f4" if label.classes is None else "<i4", "weight": "<f4"})
+    encoder = bridge.encoder(encoding.told(found.learned, row, strict=True, alone=False, more=_others(found, row)))
+    assert row.fields is not None
+    ends = [*(int(row.fields[name][1]) for name in ("label", "weight", "dense", "codes")), row.itemsize]
+    buckets = max(1, -(-found.rows * row.itemsize // (workers * _BUCKET_BYTES)))
+    block = max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // row.itemsize))
+    kept = bridge.blocks(rows, encoder, workers, buckets, ends, block)
+    kept.persist(StorageLevel.MEMORY_AND_DISK)
     try:
-        return counted(kept)
+        return _counted(bridge, kept)
     except BaseException:
         kept.unpersist()
         raise
 
 
-def counted(rdd: "RDD[Block]") -> Blocks:
+def _others(found: Profile, row: "np.dtype[np.void]") -> list[dict[str, Any]]:
+    """What a row holds beside its features, as an Encoder is told of it."""
+    assert row.fields is not None
+    at = {name: int(row.fields[name][1]) for name in ("label", "weight", "key")}
+    label = found.learned.label
+    answer = {"kind": "number", "means": [label.mean], "scales": [label.scale]}
+    if label.classes is not None:
+        answer = {"kind": "category", "words": found.class_texts}
+    return [
+        {"name": _LABEL, "at": at["label"], **answer},
+        {"name": _WEIGHT, "at": at["weight"], "kind": "number", "means": [0.0], "scales": [1.0]},
+        {"name": _HASH, "at": at["key"], "kind": "raw"},
+    ]
+
+
+def _counted(bridge: Bridge, rdd: "RDD[Block]") -> Blocks:
     """Makes the blocks, of which each partition holds one worker's."""
-
-    def count(partition: Any) -> Iterator[tuple[int, int, int]]:
-        rows, content = [0, 0], 0
-        for block in partition:
-            rows[block[1]] += block[2]
-            for buffer in block[3:]:
-                content = zlib.crc32(buffer, content)
-        yield rows[0], rows[1], content
-
-    found = list(rdd.context.runJob(rdd, count))
+    found = bridge.counted(rdd)
     return Blocks(rdd, tuple((one[0], one[1]) for one in found), zlib.crc32(repr(found).encode()))
 
 
-_HASH, _WORKER, _ASIDE = "__dlsql_hash", "__dlsql_worker", "__dlsql_aside"
+_HASH, _LABEL, _WEIGHT = "__dlsql_hash", "__dlsql_label", "__dlsql_weight"
+_BLOCK_BYTES = 4 << 20  # large enough that a block's overhead is nothing, small enough that a worker holds several
+_BLOCK_ROWS = 4096
+_BUCKET_BYTES = 32 << 20  # that are put in order at once

@@ -48,6 +48,7 @@ class Profile:
     held_out: float  # share of the rows for evaluation
     split_at: Any  # seq: the value of the split column from which on rows are held out
     class_counts: tuple[int, ...]
+    class_texts: tuple[str, ...]  # each class as `label_text` has it
     largest: Mapping[str, int]  # of a network of one's own: how far from 0 a column's whole numbers go, by its name
 
 
@@ -213,16 +214,18 @@ def profile(columns: Columns, settings: Settings, total: int, learned: Preproces
         )
     largest = _largest(columns, statistics)
     if learned is not None:
-        counts = _recounted(columns, learned.label)
+        counts, texts = _recounted(columns, learned.label)
     else:
-        label, counts = _classes(columns) if settings.task == "classification" else (_value_label(columns, statistics, settings), ())
+        label, counts, texts = (
+            _classes(columns) if settings.task == "classification" else (_value_label(columns, statistics, settings), (), ())
+        )
         words = _words(columns)
         features = tuple(_feature(columns, name, statistics, words, settings) for name in columns.features)
         bound = None if settings.model_type in LINEAR or not settings.scaled else BOUND
         learned = Preprocess(_with_arrays(columns, features, rows, settings.seed), label, bound)
     held_out = held_out_share(settings.data_split_method, settings.data_split_eval_fraction, rows)
     split_at = _split_at(columns, settings, held_out)
-    return Profile(columns, learned, rows, total - rows, held_out, split_at, counts, largest)
+    return Profile(columns, learned, rows, total - rows, held_out, split_at, counts, texts, largest)
 
 
 def _number(columns: Columns, name: str) -> Column:
@@ -344,32 +347,43 @@ def _value_label(columns: Columns, statistics: dict[str, Any], settings: Setting
     return Label(columns.label, columns.types[columns.label], None, mean, scale(statistics["label.scale"], mean))
 
 
-def _classes(columns: Columns) -> tuple[Label, tuple[int, ...]]:
-    """The classes of the label, ascending, with the rows of each."""
+def label_text(label: Column, type: str) -> Column:
+    """A label as a string that is another one for another value."""
+    if type in ("float", "double"):
+        label = F.when(label == 0, F.lit(0.0).cast(type)).otherwise(label)  # -0.0 is the same class as 0.0
+    if type == "timestamp":
+        label = F.unix_micros(label)  # the hour that a clock is set back by has each of its times twice
+    return F.hex(label) if type == "binary" else label.cast("string")
+
+
+def _classes(columns: Columns) -> tuple[Label, tuple[int, ...], tuple[str, ...]]:
+    """The classes of the label, ascending, with the rows and the text of each."""
     type = columns.types[columns.label]
-    counted = columns.frame.groupBy(column(columns.label).alias("label")).count().orderBy("label").limit(MAX_CLASSES + 1).toArrow()
-    values, counts = (counted.column(name).combine_chunks() for name in ("label", "count"))
+    grouped = columns.frame.groupBy(column(columns.label).alias("label")).count().orderBy("label").limit(MAX_CLASSES + 1)
+    counted = grouped.select("label", "count", label_text(F.col("label"), type).alias("text")).toArrow()
+    values, counts, texts = (counted.column(name).combine_chunks() for name in ("label", "count", "text"))
     if len(values) < 2:
         problem = f"Label `{columns.label}` is {values[0].as_py()!r} in every row; a classifier needs at least 2 classes."
         raise error("DLSQL_TRAINING_DATA", problem=problem)
     if len(values) > MAX_CLASSES:
         hint = " For a number to estimate use a regressor." if kind_of(type) == "number" else ""
         raise error("DLSQL_TRAINING_DATA", problem=f"Label `{columns.label}` has more than {MAX_CLASSES} classes.{hint}")
-    return Label(columns.label, type, values), tuple(counts.to_pylist())
+    return Label(columns.label, type, values), tuple(counts.to_pylist()), tuple(texts.to_pylist())
 
 
-def _recounted(columns: Columns, known: Label) -> tuple[int, ...]:
-    """The rows of each class of an earlier version. Raises DataError for a class that it does not have."""
+def _recounted(columns: Columns, known: Label) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """The rows and the text of each class of an earlier version. Raises DataError for a class that it does not have."""
     if known.classes is None:
-        return ()
-    label, counts = _classes(columns)
+        return (), ()
+    label, counts, texts = _classes(columns)
     assert label.classes is not None
-    found = dict(zip(label.classes.to_pylist(), counts, strict=True))
+    found = dict(zip(label.classes.to_pylist(), zip(counts, texts, strict=True), strict=True))
     strange = next((value for value in found if value not in set(known.classes.to_pylist())), None)
     if strange is not None:
         problem = f"Label `{columns.label}` is {strange!r} in some rows, a class that the earlier version does not have."
         raise error("DLSQL_TRAINING_DATA", problem=f"{problem} Train without warm_start, so that the classes are learned anew.")
-    return tuple(found.get(value, 0) for value in known.classes.to_pylist())
+    here = [found.get(value, (0, f"\0{place}")) for place, value in enumerate(known.classes.to_pylist())]  # no row has such a text
+    return tuple(count for count, _ in here), tuple(text for _, text in here)
 
 
 def _split_at(columns: Columns, settings: Settings, held_out: float) -> Any:
