@@ -1,23 +1,15 @@
 """Drivers that are killed while they train: the same statement run again goes on where they were, and to the same weights."""
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.faults.applications import application
+from tests.faults.applications import application, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 OPTIONS = "model_type = 'dnn_regressor', hidden_units = [64, 32], batch_size = 32, max_iterations = 12, early_stop = false, num_workers = 2"
 MANY_ROUNDS = f"{OPTIONS}, sync_every = 10, dropout = 0.1"
-
-
-def until(true: Callable[[], object], seconds: float = 100) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it never came true"
 
 
 def checkpoints(folder: Path) -> list[Path]:
