@@ -62,7 +62,12 @@ def _images(spark: SparkSession, folder: str) -> list[Row]:
     found = []
     for what, frame, more, goals in (
         ("array", rows, "", ("0.5", "2")),
-        ("BINARY", tensors, f", module = 'mlp', module_args = MAP('hidden_units', [512, 256]), reshape = MAP('x', [{PIXELS}])", ("0.6", "")),
+        (
+            "BINARY",
+            tensors,
+            f", module = 'mlp', module_args = MAP('hidden_units', [512, 256]), reshape = MAP('x', [{PIXELS}])",
+            ("0.6", ""),
+        ),
     ):
         kind = "dnn_classifier"
         train(spark, frame, "images", "x, id % 10 AS label", kind, "[512, 256]", more)

@@ -367,6 +367,12 @@ def slots(context: SparkContext) -> int:
     return int(scala.maxNumConcurrentTasks(scala.resourceProfileManager().defaultResourceProfile()))
 
 
+def patience(context: SparkContext) -> int:
+    """Seconds that a worker waits for the others of its barrier stage: a time as Spark writes them, 90s or 2h. Static, like its own."""
+    conf: Any = context._jsc.sc().conf()
+    return int(conf.getTimeAsSeconds("spark.dlsql.gang_patience", "1h"))
+
+
 def scalar_arrow_udf(function: Callable[..., Any], returns: DataType, name: str) -> UserDefinedFunction:
     """A worker's function over Arrow arrays as a Spark function of this name."""
     return UserDefinedFunction(function, returns, name=name, evalType=PythonEvalType.SQL_SCALAR_ARROW_UDF, deterministic=True)

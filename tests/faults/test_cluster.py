@@ -12,11 +12,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 CONF = {
     "spark.decommission.enabled": "true",
     "spark.storage.decommission.enabled": "true",
+    "spark.dlsql.gang_patience": "20s",
     "spark.executor.memory": "512m",
     "spark.memory.fraction": "0.1",  # an executor has some 20 MB for blocks, which a table of any size is larger than
 }
 COPIED = "reason: another attempt succeeded"  # an executor, of a task that it ends
-OPTIONS = "model_type = 'dnn_regressor', hidden_units = [64, 32], batch_size = 32, max_iterations = 5, early_stop = false"
+OPTIONS = "model_type = 'dnn_regressor', hidden_units = [64, 32], batch_size = 32, max_iterations = 4, early_stop = false"
 INSIDE = f"{OPTIONS}, num_workers = 2, sync_every = 10"  # two cores: the workers meet inside a round
 OUTSIDE = f"{OPTIONS}, num_workers = 3, sync_every = 32"  # three workers do not fit: the driver merges
 
@@ -43,6 +44,7 @@ def undisturbed(two: Application) -> dict[str, str]:
         ("killed_outside", OUTSIDE, ["kill_executor", "kill_executor"]),
         ("out_of_memory_inside", INSIDE, ["kill_worker"]),  # what the kernel does to a worker that takes too much
         ("out_of_memory_outside", OUTSIDE, ["kill_worker"]),
+        ("hung_inside", INSIDE, ["stop_workers"]),
         ("sent_away", INSIDE, ["decommission_executor"]),
     ],
     ids=lambda value: value if isinstance(value, str) and " " not in value else "",
@@ -108,6 +110,6 @@ def test_a_host_that_is_added_takes_part_and_one_that_hangs_is_done_without(undi
             told = running.line()
             assert (told["error"], told["executors"], told["weights"]) == (None, 2, undisturbed[INSIDE])
             copied = hosts.log.count(COPIED)
-            told = running.train("hung", INSIDE, ["stop_host"])
-            assert (told["error"], told["happened"], told["weights"]) == (None, ["stop_host"], undisturbed[INSIDE])
+            told = running.train("hung", INSIDE, ["stop_workers"])
+            assert (told["error"], told["happened"], told["weights"]) == (None, ["stop_workers"], undisturbed[INSIDE])
             until(lambda: hosts.log.count(COPIED) > copied)

@@ -14,19 +14,22 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 import dlsql
 from dlsql.training import rounds as loop
 
+T = TypeVar("T")
 warehouse, master, conf = json.loads(sys.argv[1])
 started = datetime.now()
 spark = dlsql.session(warehouse, master=master, name="cluster", conf=conf)
 context = spark.sparkContext
-spark.range(3000).selectExpr("id", *(f"sin(id * {i}) AS x{i}" for i in range(1, 13))).selectExpr(
+spark.range(2000).selectExpr("id", *(f"sin(id * {i}) AS x{i}" for i in range(1, 13))).selectExpr(
     "* EXCEPT (id)", "x1 * x2 + 3 * x3 - x4 * x5 + (id % 7) / 7 AS label"
 ).write.mode("overwrite").saveAsTable("readings")
 
@@ -48,18 +51,20 @@ def executors(host: str = "") -> list[int]:
     return sorted(pid for pid, _, said in processes() if all(one in said for one in named))
 
 
-def workers(host: str = "") -> list[int]:
-    """Python workers: what the daemons of the executors have forked."""
+def workers(of: list[int]) -> list[int]:
+    """Python workers: what the daemons of executors have forked."""
     found = list(processes())
-    daemons = {pid for pid, parent, said in found if "pyspark.daemon" in said and parent in executors(host)}
+    daemons = {pid for pid, parent, said in found if "pyspark.daemon" in said and parent in of}
     return sorted(pid for pid, parent, said in found if "pyspark.daemon" in said and parent in daemons)
 
 
-def until(true: Callable[[], object], seconds: float = 100) -> None:
+def until(true: Callable[[], T], seconds: float = 100) -> T:
+    """Waits for a condition, and gives what made it true."""
     deadline = time.monotonic() + seconds
-    while not true():
+    while not (found := true()):
         assert time.monotonic() < deadline, "it never came true"
         time.sleep(0.02)
+    return found
 
 
 def busy() -> bool:
@@ -80,14 +85,15 @@ def decommission_executor() -> None:
 
 
 def kill_worker() -> None:
-    until(lambda: workers() and busy())
-    os.kill(workers()[0], signal.SIGKILL)
+    until(lambda: workers(executors()) and busy())
+    os.kill(workers(executors())[0], signal.SIGKILL)
 
 
-def stop_host() -> None:
-    """The Python workers of a host that has a task hang from now on."""
-    until(busy_hosts)
-    for worker in workers(busy_hosts()[0]):
+def stop_workers() -> None:
+    """Those of an executor on a host that has a task hang from now on."""
+    host = until(busy_hosts)[0]
+    stopped[:] = workers(executors(host)[:1])
+    for worker in stopped:
         os.kill(worker, signal.SIGSTOP)
 
 
@@ -107,13 +113,14 @@ def fill_disk_but_1500_kb() -> None:
 
 
 FAULTS = {f.__name__: f for f in (
-    kill_executor, decommission_executor, kill_worker, stop_host, fill_disk_but_4_mb, fill_disk_but_1500_kb,
+    kill_executor, decommission_executor, kill_worker, stop_workers, fill_disk_but_4_mb, fill_disk_but_1500_kb,
 )}  # fmt: skip
 
 
 begun = 0
 pending: list[str] = []
 threads: list[threading.Thread] = []
+stopped: list[int] = []  # Python workers
 kept: dict[str, int] = {}
 wanted = 0  # executors that the third round waits for
 run_round = loop._round
@@ -156,6 +163,10 @@ def train(name: str, options: str, faults: list[str], query: str, executors_want
     for thread in threads:
         thread.join()
     limit_files(None)
+    for worker in stopped:  # those that had no task when they were stopped would hang in the next training
+        with suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGKILL)
+    stopped.clear()
     happened = faults[: len(threads)]
     if "weights" in told:
         began = spark.sql(f"SELECT min(at) FROM ML_TRAINING_INFO('{name}@v{row['version']}')").collect()[0][0]
