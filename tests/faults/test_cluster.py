@@ -12,6 +12,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 CONF = {
     "spark.decommission.enabled": "true",
     "spark.storage.decommission.enabled": "true",
+    "spark.storage.decommission.replicationReattemptInterval": "1s",
     "spark.dlsql.gang_patience": "20s",
     "spark.executor.memory": "512m",
     "spark.memory.fraction": "0.1",  # an executor has some 20 MB for blocks, which a table of any size is larger than

@@ -31,7 +31,7 @@ def test_a_killed_driver_goes_on_at_its_last_checkpoint_and_ends_with_the_same_w
     # A store that renames before all bytes are down leaves such a file when its machine dies.
     (newest.parent / "00000999-00000000.npz").write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
     with application(tmp_path, "local[2]", {}) as second:
-        other = second.train("m", MANY_ROUNDS.replace("dropout = 0.1", "dropout = 0.2"), [])
+        other = second.train("m", MANY_ROUNDS.replace("max_iterations = 6", "max_iterations = 1"), [])
         assert (other.get("error"), other["resumed"]) == (None, False)  # another option: another training
         told = second.train("m", MANY_ROUNDS, [])
     assert (told.get("error"), told["resumed"], told["weights"]) == (None, True, whole["weights"])
