@@ -187,6 +187,14 @@ class Bridge:
         """Whom a statement runs for, as current_user() tells: a JDBC connection has its own."""
         return str(self._jvm.org.apache.spark.sql.catalyst.CurrentUserContext.getCurrentUser())
 
+    def client_log(self) -> Callable[[str], None]:
+        """Writes a line to the JDBC client for which this thread runs a statement; nowhere where there is none.
+
+        Beeline and DBeaver show such lines while they wait. A server with hive.server2.logging.operation.enabled = false passes none on.
+        """
+        log: Any = self._jvm.org.apache.hadoop.hive.ql.session.OperationLog.getCurrentOperationLog()
+        return (lambda line: None) if log is None else lambda line: log.writeOperationLog(f"{line}\n")
+
     def tables_read(self, frame: DataFrame) -> tuple[str, ...]:
         """The tables that a query reads, by full name."""
         plan = frame._jdf.queryExecution().analyzed().collectLeaves().iterator()
@@ -366,14 +374,22 @@ def was_cancelled(raised: BaseException) -> bool:
 
 
 def slots(context: SparkContext) -> int:
-    """How many tasks can run at once on the executors that are there; 0 where Spark may take them away at any time.
+    """How many tasks can run at once in a barrier stage, which takes them all together, on the executors that are there.
 
-    Dynamic allocation and barrier stages, which take all their tasks at once, exclude each other in Spark.
+    0 where Spark may take executors away at any time: it refuses barrier stages under dynamic allocation. 0 also where somebody asked for
+    speculation: of a barrier stage's task Spark starts no copy, and one that hangs would hold up the whole stage.
     """
-    if str(context.getConf().get("spark.dynamicAllocation.enabled", "false")).lower() == "true":
+    conf = context.getConf()
+    if any(str(conf.get(f"spark.{what}", "false")).lower() == "true" for what in ("dynamicAllocation.enabled", "speculation")):
         return 0
     scala: Any = context._jsc.sc()
     return int(scala.maxNumConcurrentTasks(scala.resourceProfileManager().defaultResourceProfile()))
+
+
+def patience(context: SparkContext) -> int:
+    """Seconds that a worker waits for the others of its barrier stage: a time as Spark writes them, 90s or 2h. Static, like its own."""
+    conf: Any = context._jsc.sc().conf()
+    return int(conf.getTimeAsSeconds("spark.dlsql.gang_patience", "1h"))
 
 
 def scalar_arrow_udf(function: Callable[..., Any], returns: DataType, name: str) -> UserDefinedFunction:

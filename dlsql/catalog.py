@@ -245,10 +245,9 @@ class Catalog:
         location = self._store("models", name, version.run, MODELS, [_without_key(version)])
         with self._changing():
             try:
-                taken = self._metastore.partitions("models", _key(name))
-                number = max((int(row["version"]) for row in taken), default=0) + 1
-                if new and any(map(_is_version, taken)):
+                if new and any(map(_is_version, self._metastore.partitions("models", _key(name)))):
                     raise error("DLSQL_MODEL_EXISTS", name=_base(name))
+                number = self.next_number(name)
                 while not self._commit(name, number, location):
                     if new:
                         raise error("DLSQL_MODEL_EXISTS", name=_base(name))
@@ -264,6 +263,10 @@ class Catalog:
         key = {**_key(name), "version": str(number)}
         # A metastore's client that lost the answer asks again, and is told that the partition is there: it may be our own.
         return self._metastore.add("models", key, location) or [row[""] for row in self._metastore.partitions("models", key)] == [location]
+
+    def next_number(self, name: Name) -> int:
+        """The number that the next version gets, unless another client is faster: no number is given twice."""
+        return max((int(row["version"]) for row in self._metastore.names("models", _key(name))), default=0) + 1
 
     def is_registered(self, name: Name, run: str) -> bool:
         """Whether a run became a version."""
@@ -401,8 +404,7 @@ class Catalog:
         numbers = self.numbers(name)
         named = {str(self._row(location)["run"]): number for number, location in numbers.items()}
         open_runs = sorted(run for run in runs if run not in named)[-1:]  # a run's id begins with its start
-        taken = [int(row["version"]) for row in self._metastore.names("models", _key(name))] if open_runs else []
-        wanted = {**{run: max(taken, default=0) + 1 for run in open_runs}, **named}
+        wanted = {**{run: self.next_number(name) for run in open_runs}, **named}
         shown = [(number, self._read_rounds(runs[run])) for run, number in wanted.items() if run in runs]
         if not shown and not numbers:
             raise self._not_found(name)

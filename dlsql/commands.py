@@ -27,7 +27,7 @@ from dlsql.functions import MODEL_ROW, VERSION_ROW, local, model_rows, version_r
 from dlsql.model import Field, RoundInfo, Version, ddl
 from dlsql.options import Settings
 from dlsql.parser import parse, render
-from dlsql.progress import bar
+from dlsql.progress import bar, losses
 from dlsql.statements import (
     CreateModel,
     DescribeModel,
@@ -151,7 +151,7 @@ def _train(client: Client, statement: CreateModel, settings: Settings, frame: Da
     """Trains and registers. Whatever goes wrong, no version, no artefact and no round of this run stays behind."""
     catalog, name, run_id = client.catalog, statement.name, new_run()
     uri = catalog.artefact_uri(name, run_id)
-    title = f"train {name}"
+    say = client.bridge.client_log()
     checkpoints: list[str] = []
     written = 0.0
 
@@ -160,17 +160,21 @@ def _train(client: Client, statement: CreateModel, settings: Settings, frame: Da
         return checkpoints[0]
 
     try:
-        with bar(title, settings.max_iterations) as shown:
+        number = catalog.next_number(name)
+        with bar(f"train {name} v{number}", settings.max_iterations) as shown:
 
             def on_round(rounds: list[RoundInfo]) -> None:
                 nonlocal written
                 shown(rounds)
                 if time.monotonic() - written > _SECONDS_BETWEEN_WRITES:
+                    last = rounds[-1]
+                    say(f"{job.title}: round {last.round}, epoch {last.epoch}/{settings.max_iterations}, {losses(last)}")
                     catalog.write_rounds(name, run_id, rounds)
                     written = time.monotonic()
 
             learn = groups.train if settings.partition_cols else training.train
-            trained = learn(frame, training.Job(client.bridge, title, settings, start, catalog.files, folder, on_round))
+            job = training.Job(client.bridge, str(name), number, settings, start, catalog.files, folder, on_round)
+            trained = learn(frame, job)
         catalog.write_rounds(name, run_id, trained.rounds)
         for file, data in {**trained.files, **events(trained.rounds)}.items():
             catalog.files.write(f"{uri}/{file}", data)
@@ -227,7 +231,7 @@ def _explain(client: Client, statement: ExplainCreateModel) -> DataFrame:
     client.catalog.check_name(create.name)
     start = _start(client.catalog, create.name, settings)
     frame = _query(client, str(create.query))
-    job = training.Job(client.bridge, f"train {create.name}", settings, start, client.catalog.files, str, lambda rounds: None)
+    job = training.Job(client.bridge, str(create.name), None, settings, start, client.catalog.files, str, lambda rounds: None)
     if settings.partition_cols:
         return _explain_groups(client, create, settings, groups.outline(frame, job))
     outline = training.outline(frame, job)

@@ -61,6 +61,8 @@ def serve(
         defaults = {
             "spark.scheduler.mode": "FAIR",
             "spark.scheduler.allocation.file": pools.as_uri(),
+            # How long the driver of Hive waits for an answer before it asks again; before that it sends no cancellation. Hive's own is 5 s.
+            "spark.hadoop.hive.server2.long.polling.timeout": "500ms",
             _ISOLATION: "true",  # as Spark's own server has it: a Connect client's files are its own
         }
         spark = session(warehouse, master=master, name="dlsql server", conf={**defaults, **settings})

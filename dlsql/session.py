@@ -69,6 +69,10 @@ def session(
         "spark.sql.warehouse.dir": folder.as_uri(),
         "spark.ui.showConsoleProgress": "false",
         "spark.log.level": "ERROR",
+        # A gang for which there are too few cores, since an executor went a moment ago, is refused in seconds, and the driver merges. By
+        # default Spark waits ten minutes for another executor, and looks for it every 15 seconds.
+        "spark.scheduler.barrier.maxConcurrentTasksCheck.interval": "1s",
+        "spark.scheduler.barrier.maxConcurrentTasksCheck.maxFailures": "1",
     }
     if not any(key.endswith(("hive.metastore.uris", "javax.jdo.option.ConnectionURL")) for key in given):
         _check_metastore_is_free(folder)

@@ -75,9 +75,9 @@ def serving(folder: Path) -> Iterator[Server]:
 def _without_udfs(folder: Path) -> dict[str, str]:
     """An environment in which Python workers do not find `udfs` of this checkout: they have what was shipped to them, or nothing."""
     (folder / "path").mkdir()
-    strip = f"import sys\nif 'pyspark.daemon' in sys.orig_argv:\n    sys.path[:] = [one for one in sys.path if one != {str(ROOT)!r}]\n"
-    (folder / "path" / "sitecustomize.py").write_text(strip)
-    env = {**os.environ, "PYTHONPATH": str(folder / "path"), "PYSPARK_PYTHON": sys.executable}
+    without = "sys.path[:] = [one for one in sys.path if not os.path.isdir(os.path.join(one, 'udfs'))]"
+    (folder / "path" / "sitecustomize.py").write_text(f"import os, sys\nif 'pyspark.daemon' in sys.orig_argv:\n    {without}\n")
+    env = {**os.environ, "PYTHONPATH": f"{folder / 'path'}{os.pathsep}{ROOT}", "PYSPARK_PYTHON": sys.executable}
     look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('udfs') is not None)"
     assert subprocess.run([sys.executable, "-c", look, "pyspark.daemon"], cwd=folder, env=env).returncode == 0
     return env
@@ -178,17 +178,17 @@ def remote_cli(server: Server) -> Worker:
 _MARK = "SELECT 'statement {}' AS marker"
 
 
+def beeline_command(server: Server, *options: str) -> tuple[list[str], dict[str, str]]:
+    """Beeline's command line and environment."""
+    home = str(Path(pyspark.__file__).parent)
+    encoding = {"SPARK_BEELINE_OPTS": "-Ddisable.quoting.for.sv=false -Dfile.encoding=UTF-8", "LC_ALL": "C.UTF-8"}
+    return [f"{home}/bin/beeline", "-u", f"jdbc:hive2://{server.jdbc}", *options], {**os.environ, "SPARK_HOME": home, **encoding}
+
+
 def beeline(server: Server, statements: Sequence[str]) -> list[Answer]:
     """Beeline, told to go on after errors."""
-    home = str(Path(pyspark.__file__).parent)
     script = "".join(f"{_MARK.format(number)};\n{sql};\n" for number, sql in enumerate(statements))
-    command = [f"{home}/bin/beeline", "--outputformat=csv2", "--force=true", "--nullemptystring=false", "-u", f"jdbc:hive2://{server.jdbc}"]
-    env = {
-        **os.environ,
-        "SPARK_HOME": home,
-        "SPARK_BEELINE_OPTS": "-Ddisable.quoting.for.sv=false -Dfile.encoding=UTF-8",
-        "LC_ALL": "C.UTF-8",
-    }
+    command, env = beeline_command(server, "--outputformat=csv2", "--force=true", "--nullemptystring=false")
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as file:
         file.write(script)
         file.flush()

@@ -15,9 +15,6 @@ from udfs.state import State, Vector, average, is_averaged
 
 _torch: Any = distributed  # whose types leave out what its process groups are made of
 
-# A worker that waits for a dead host hears of it from Spark, which ends the whole stage; this is for what Spark does not see.
-_PATIENCE = timedelta(hours=1)
-
 
 @dataclass(frozen=True, slots=True)
 class Seat:
@@ -26,6 +23,9 @@ class Seat:
     rank: int
     hosts: tuple[str, ...]  # of all of them, by rank
     book: tuple[str, int]  # host and port of the address book by which they find one another
+    # Seconds that it waits for the others. Of a host that dies it hears from Spark, which ends the whole stage; this is for what Spark
+    # does not see: a task that hangs.
+    patience: int
 
 
 class Gang:
@@ -85,9 +85,10 @@ def gang(seat: Seat | None) -> Iterator[Gang | None]:
         yield None
         return
     world = len(seat.hosts)
-    book = _torch.TCPStore(*seat.book, is_master=False, timeout=_PATIENCE, wait_for_workers=False)
+    patience = timedelta(seconds=seat.patience)
+    book = _torch.TCPStore(*seat.book, is_master=False, timeout=patience, wait_for_workers=False)
     options = _torch.ProcessGroupGloo._Options()
-    options._timeout = _PATIENCE
+    options._timeout = patience
     # By the address that Spark knows the host by: the one of its name may be the loopback's.
     options._devices = [_torch.ProcessGroupGloo.create_device(hostname=seat.hosts[seat.rank])]
     yield Gang(_torch.ProcessGroupGloo(book, seat.rank, world, options), seat.rank, world)
@@ -98,4 +99,4 @@ def address_book(host: str) -> Any:
 
     A barrier of Spark's would do in its place, and costs a second: BarrierTaskContext looks for its end once a second.
     """
-    return _torch.TCPStore(host, 0, is_master=True, timeout=_PATIENCE, wait_for_workers=False)
+    return _torch.TCPStore(host, 0, is_master=True, wait_for_workers=False)

@@ -116,9 +116,8 @@ def trained(frame: DataFrame, stage: str, given: Options) -> Network:
             expected = "it goes on from a registered model; set modelName, so that this one is registered, too."
             raise error("DLSQL_OPTION_VALUE", option=option, value=repr(getattr(settings, option)), expected=expected)
     bridge = language(frame.sparkSession).bridge
-    title = f"train {stage}"
-    with bar(title, settings.max_iterations) as shown:
-        done = training.train(frame, training.Job(bridge, title, settings, None, None, str, shown))
+    with bar(f"train {stage}", settings.max_iterations) as shown:
+        done = training.train(frame, training.Job(bridge, stage, None, settings, None, None, str, shown))
     return Network(done.files, done.metrics, None)
 
 

@@ -42,12 +42,18 @@ class Job:
     """A training and what it reports to."""
 
     bridge: Bridge
-    title: str  # "train sales.churn"
+    model: str  # sales.churn
+    version: int | None  # that it will be, as far as can be known; None where nothing is registered
     settings: Settings
     start: Start | None
     files: Files | None  # None: no checkpoints are kept, and a training that fails begins anew
     checkpoints: Callable[[str], str]  # fingerprint -> folder
     on_round: Callable[[list[RoundInfo]], None]
+
+    @property
+    def title(self) -> str:
+        """What Spark's UI says of it: `train sales.churn v3`."""
+        return f"train {self.model}" + ("" if self.version is None else f" v{self.version}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,13 +258,13 @@ def _check_frozen(settings: Settings, tensors: list[str]) -> None:
 
 
 def _fingerprint(job: Job, outline: Outline, blocks: Blocks, state: State) -> str:
-    """A checkpoint belongs to the same title, options, columns, rows, number of workers and tensors, and to no other training."""
+    """A checkpoint belongs to the same model, options, columns, rows, number of workers and tensors, and to no other training."""
     found = outline.found
     started = "" if job.start is None else hashlib.sha256(_npz(job.start.state)).hexdigest()
     said = dataclasses.asdict(dataclasses.replace(job.settings, resume=True, checkpoint_every=1))
     counted = [found.rows, found.skipped, outline.workers, list(found.class_counts), str(found.split_at), blocks.content]
     counted.append([(key, value.shape) for key, value in state.items()])  # a factory may have changed under its name
-    return checkpoint.fingerprint(job.title, json.dumps(said, default=str), found.learned.to_json(), json.dumps(counted), started)
+    return checkpoint.fingerprint(job.model, json.dumps(said, default=str), found.learned.to_json(), json.dumps(counted), started)
 
 
 def _artefact(spec: NetworkSpec, state: State, learned: Preprocess) -> dict[str, bytes]:

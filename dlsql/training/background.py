@@ -17,16 +17,20 @@ Behind = Callable[[str, Callable[[], None]], None]
 def behind() -> Iterator[Behind]:
     """Runs writes one after the other on a thread of their own, at most one ahead; the block ends when all are done.
 
-    A write that the store refuses is told in the log and is no reason to end a training that may have run for hours: what must not be
-    lost, the version itself, is written in the foreground.
+    A write that the store refuses is no reason to end a training that may have run for hours: what must not be lost, the version itself,
+    is written in the foreground. The log tells of it once, and again where it happens after a write that went well.
     """
     last: Future[None] | None = None
+    refused: set[str] = set()
 
     def attempt(what: str, write: Callable[[], None]) -> None:
         try:
             write()
+            refused.discard(what)
         except StorageError as e:
-            _LOG.warning("%s was not written, the training goes on: %s", what, e)
+            if what not in refused:
+                _LOG.warning("%s was not written, the training goes on: %s", what, e)
+            refused.add(what)
 
     with ThreadPoolExecutor(1, thread_name_prefix="dlsql-writes") as thread:
 

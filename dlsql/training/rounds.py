@@ -15,7 +15,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark import SparkContext
 from pyspark.errors import PySparkException
 
-from dlsql.bridge import slots, was_cancelled
+from dlsql.bridge import patience, slots, was_cancelled
 from dlsql.errors import error
 from dlsql.model import RoundInfo
 from dlsql.options import Settings
@@ -163,7 +163,7 @@ def _round(
         if pace.gang:
             host = str(context.getConf().get("spark.driver.host"))  # by which executors reach the driver anyway
             book = address_book(host)
-            task = partial(train_round, steps, asked, broadcast, _barrier_seat((host, book.port)))
+            task = partial(train_round, steps, asked, broadcast, _barrier_seat((host, book.port), patience(context)))
             found = context.runJob(blocks.rdd.barrier().mapPartitions(task), iter)
             del book
         else:
@@ -264,7 +264,7 @@ def _evaluate(context: SparkContext, blocks: Blocks, steps: LocalSteps, state: S
 # What follows is defined within functions, so that it travels by value: executors do not have this module.
 
 
-def _barrier_seat(book: tuple[str, int]) -> Seated:
+def _barrier_seat(book: tuple[str, int], seconds: int) -> Seated:
     def seat() -> Any:
         from pyspark import BarrierTaskContext
 
@@ -272,7 +272,7 @@ def _barrier_seat(book: tuple[str, int]) -> Seated:
 
         task = BarrierTaskContext.get()
         hosts = tuple(one.address.rpartition(":")[0] or one.address for one in task.getTaskInfos())
-        return Seat(task.partitionId(), hosts, book)
+        return Seat(task.partitionId(), hosts, book, seconds)
 
     return seat
 

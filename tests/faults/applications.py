@@ -1,15 +1,19 @@
-"""Spark applications in processes of their own, which tests can do anything to."""
+"""Spark applications in processes of their own, which tests can do anything to, and clusters of several hosts for them."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pyspark
 
 _SCRIPT = Path(__file__).resolve().parent.parent / "workers" / "cluster.py"
 CONF = {
@@ -21,27 +25,45 @@ CONF = {
 }
 
 
+def until(true: Callable[[], object], seconds: float = 100) -> None:
+    """Waits for a condition."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.02)
+
+
 @dataclass(frozen=True, slots=True)
 class Application:
     """One that runs."""
 
     process: subprocess.Popen[str]
-    log: Path
+    folder: Path
 
-    def ask(self, name: str, options: str, faults: list[str]) -> None:
-        """Begins to train a model."""
-        print(json.dumps({"name": name, "options": options, "faults": faults}), file=self.process.stdin, flush=True)
+    @property
+    def log(self) -> str:
+        """What it and its JVM have said so far."""
+        return (self.folder / "log").read_text()
+
+    def files(self, pattern: str) -> list[Path]:
+        """What lies in its model store."""
+        return sorted((self.folder / "warehouse" / "dlsql.db").glob(pattern))
+
+    def ask(self, name: str, options: str, faults: list[str], query: str = "SELECT * FROM readings", executors_wanted: int = 0) -> None:
+        """Begins to train a model; its third round waits for executors."""
+        asked = {"name": name, "options": options, "faults": faults, "query": query, "executors_wanted": executors_wanted}
+        print(json.dumps(asked), file=self.process.stdin, flush=True)
 
     def line(self) -> Any:
         """What it says next."""
         assert self.process.stdout is not None
         said = self.process.stdout.readline()
-        assert said, self.log.read_text()[-4000:]
+        assert said, self.log[-4000:]
         return json.loads(said)
 
-    def train(self, name: str, options: str, faults: list[str]) -> dict[str, Any]:
+    def train(self, name: str, options: str, faults: list[str], query: str = "SELECT * FROM readings") -> dict[str, Any]:
         """Trains a model while something happens, and tells what came of it."""
-        self.ask(name, options, faults)
+        self.ask(name, options, faults, query)
         told: dict[str, Any] = self.line()
         return told
 
@@ -59,7 +81,7 @@ def application(folder: Path, master: str, conf: dict[str, str]) -> Iterator[App
         process = subprocess.Popen(
             command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
         )
-    made = Application(process, folder / "log")
+    made = Application(process, folder)
     try:
         assert made.line() == "ready"
         yield made
@@ -69,3 +91,52 @@ def application(folder: Path, master: str, conf: dict[str, str]) -> Iterator[App
     finally:
         if process.poll() is None:
             made.kill()
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Spark's own cluster manager on this machine, whose hosts are addresses of the loopback."""
+
+    folder: Path
+    daemons: ExitStack
+    master: str  # spark://127.0.0.1:port
+
+    @property
+    def log(self) -> str:
+        """What the executors have said so far."""
+        return "".join(log.read_text() for log in self.folder.glob("127.*/app-*/*/stderr"))
+
+    def add_host(self, host: str) -> None:
+        """Another host, with a core."""
+        more = ["--cores", "1", "--memory", "1g", "--work-dir", str(self.folder / host), self.master]
+        log = self.daemons.enter_context(_daemon(self.folder, "worker.Worker", host, more))
+        until(lambda: "Successfully registered with master" in log.read_text())
+
+
+@contextmanager
+def cluster(folder: Path) -> Iterator[Cluster]:
+    """One without a host so far."""
+    folder.mkdir()
+    with ExitStack() as daemons:
+        log = daemons.enter_context(_daemon(folder, "master.Master", "127.0.0.1", []))
+        started = re.compile(r"Starting Spark master at (spark://[\d.:]+)")
+        until(lambda: started.search(log.read_text()) and "I have been elected leader" in log.read_text())
+        found = started.search(log.read_text())
+        assert found
+        yield Cluster(folder, daemons, found[1])
+
+
+@contextmanager
+def _daemon(folder: Path, name: str, host: str, more: list[str]) -> Iterator[Path]:
+    """A process of the cluster manager, at ports that the system chooses; its log."""
+    home = Path(pyspark.__file__).parent
+    log = folder / f"{name}-{host}.log"
+    command = [home / "bin" / "spark-class", f"org.apache.spark.deploy.{name}", "--host", host, "--port", "0", "--webui-port", "0", *more]
+    env = {**os.environ, "SPARK_HOME": str(home), "SPARK_DAEMON_MEMORY": "256m", "SPARK_LOCAL_IP": host}
+    with log.open("w") as out:
+        process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=out, env=env)
+    try:
+        yield log
+    finally:
+        process.terminate()  # a worker takes its executors with it
+        process.wait(60)

@@ -1,23 +1,15 @@
 """Drivers that are killed while they train: the same statement run again goes on where they were, and to the same weights."""
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.faults.applications import application
+from tests.faults.applications import application, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
-OPTIONS = "model_type = 'dnn_regressor', hidden_units = [64, 32], batch_size = 32, max_iterations = 12, early_stop = false, num_workers = 2"
+OPTIONS = "model_type = 'dnn_regressor', hidden_units = [64, 32], batch_size = 32, max_iterations = 6, early_stop = false, num_workers = 2"
 MANY_ROUNDS = f"{OPTIONS}, sync_every = 10, dropout = 0.1"
-
-
-def until(true: Callable[[], object], seconds: float = 100) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it never came true"
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -39,7 +31,7 @@ def test_a_killed_driver_goes_on_at_its_last_checkpoint_and_ends_with_the_same_w
     # A store that renames before all bytes are down leaves such a file when its machine dies.
     (newest.parent / "00000999-00000000.npz").write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
     with application(tmp_path, "local[2]", {}) as second:
-        other = second.train("m", MANY_ROUNDS.replace("dropout = 0.1", "dropout = 0.2"), [])
+        other = second.train("m", MANY_ROUNDS.replace("max_iterations = 6", "max_iterations = 1"), [])
         assert (other.get("error"), other["resumed"]) == (None, False)  # another option: another training
         told = second.train("m", MANY_ROUNDS, [])
     assert (told.get("error"), told["resumed"], told["weights"]) == (None, True, whole["weights"])

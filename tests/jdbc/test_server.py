@@ -1,6 +1,8 @@
 """`dlsql serve`: connections at once, what is private to one and what is not, types, errors and the end of a statement."""
 
 import json
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -8,11 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.clients import WORKERS, Answer, PyHive, Server, connect, jdbc
+from tests.clients import WORKERS, Answer, PyHive, Server, beeline_command, connect, jdbc
 
 pytestmark = pytest.mark.jdbc
 
@@ -137,16 +140,58 @@ def test_a_model_belongs_to_who_made_it(hive: PyHive) -> None:
     assert rows(hive.run("SELECT owner FROM ML_MODELS() WHERE namespace = 'served' AND model = 'line'")) == [("ann",)]
 
 
+def test_trainings_at_once_share_the_cores_evenly(hive: PyHive, server: Server) -> None:
+    """Each wants both cores for its gang, and they take turns."""
+    gang = "'linear_regressor', num_workers = 2, batch_size = 16, "
+    with closing(PyHive(server)) as one, closing(PyHive(server)) as other:
+        cursors = {}
+        for name, client in (("first", one), ("second", other)):
+            client.run("USE served")
+            cursors[name] = client.connection.cursor()
+            cursors[name].execute(CREATE.format(name, 100000).replace("'linear_regressor', ", gang), async_=True)
+
+        def rounds() -> list[int]:
+            return [int(hive.run(f"SELECT max(round) FROM ML_TRAINING_INFO('{name}')").rows[0][0]) for name in cursors]
+
+        until(lambda: all(hive.run(f"SELECT round FROM ML_TRAINING_INFO('{name}')").rows for name in cursors))
+        before = rounds()
+        until(lambda: sum(rounds()) - sum(before) >= 20)
+        took = [now - then for now, then in zip(rounds(), before, strict=True)]
+        for cursor in cursors.values():
+            cursor.cancel()
+        assert min(took) > sum(took) / 4
+        until(lambda: not any(hive.run(f"SELECT round FROM ML_TRAINING_INFO('{name}')").rows for name in cursors), SECONDS_TO_CANCEL)
+
+
 def test_cancelled_training_leaves_nothing(hive: PyHive, server: Server) -> None:
-    """Its rounds are seen from another connection while it runs; cancelling ends it, and no version stays."""
+    """Its rounds are seen from another connection while it runs, and told to its own; cancelling ends it, and no version stays."""
     with closing(PyHive(server)) as other:
         other.run("USE served")
         cursor = other.connection.cursor()
         cursor.execute(CREATE.format("endless", 100000), async_=True)
         until(lambda: bool(hive.run("SELECT round FROM ML_TRAINING_INFO('endless')").rows))
+        until(
+            lambda: bool(re.search(r"^train served\.endless v1: round \d+, epoch \d+/100000, loss ", "\n".join(cursor.fetch_logs()), re.M))
+        )
         cursor.cancel()
         until(lambda: not hive.run("SELECT round FROM ML_TRAINING_INFO('endless')").rows, SECONDS_TO_CANCEL)
         assert rows(hive.run("SHOW MODELS LIKE 'endless'")) == []
+
+
+def test_a_training_that_ctrl_c_ends_in_beeline_leaves_nothing(hive: PyHive, server: Server, tmp_path: Path) -> None:
+    create = CREATE.format("served.halted", 100000).replace("points", "served.points")
+    command, env = beeline_command(server, "-e", create)
+    log = tmp_path / "beeline.log"
+    with log.open("w") as out:
+        client = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+    try:
+        until(lambda: "train served.halted v1: round" in log.read_text())  # it shows the rounds while they run
+        client.send_signal(signal.SIGINT)
+        until(lambda: not hive.run("SELECT round FROM ML_TRAINING_INFO('halted')").rows, SECONDS_TO_CANCEL)
+        assert client.wait(SECONDS_TO_CANCEL) != 0
+        assert rows(hive.run("SHOW MODELS LIKE 'halted'")) == []
+    finally:
+        client.kill()
 
 
 def test_interrupted_training_of_a_connect_client_leaves_nothing(hive: PyHive, server: Server) -> None:

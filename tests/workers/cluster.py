@@ -1,30 +1,35 @@
 """Executors in processes of their own on this machine: trains a model while something goes wrong, and tells what came of it.
 
-A line of JSON in, {"name", "options", "faults"}; a line out: the SHA-256 of the model's weights or the error, the rounds, and what is left.
+A line of JSON in, {"name", "options", "faults", "query", "executors_wanted"}; a line out: the SHA-256 of the model's weights or the error, the rounds, what
+Spark kept of the blocks, and what is left.
 """
 
 import hashlib
 import io
 import json
 import os
+import resource
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 import dlsql
 from dlsql.training import rounds as loop
 
+T = TypeVar("T")
 warehouse, master, conf = json.loads(sys.argv[1])
 started = datetime.now()
 spark = dlsql.session(warehouse, master=master, name="cluster", conf=conf)
 context = spark.sparkContext
-spark.range(6000).selectExpr("id", *(f"sin(id * {i}) AS x{i}" for i in range(1, 13))).selectExpr(
+spark.range(2000).selectExpr("id", *(f"sin(id * {i}) AS x{i}" for i in range(1, 13))).selectExpr(
     "* EXCEPT (id)", "x1 * x2 + 3 * x3 - x4 * x5 + (id % 7) / 7 AS label"
 ).write.mode("overwrite").saveAsTable("readings")
 
@@ -40,33 +45,34 @@ def processes() -> Iterator[tuple[int, int, str]]:
                 continue  # it has ended
 
 
-def executors() -> list[int]:
-    return sorted(pid for pid, _, said in processes() if "CoarseGrainedExecutorBackend" in said and str(context.applicationId) in said)
+def executors(host: str = "") -> list[int]:
+    """Those of the application, on one host or on all."""
+    named = ("CoarseGrainedExecutorBackend", f"--app-id {context.applicationId}", f"--hostname {host}")
+    return sorted(pid for pid, _, said in processes() if all(one in said for one in named))
 
 
-def workers() -> list[int]:
-    """Python workers: what the daemons of the executors have forked."""
+def workers(of: list[int]) -> list[int]:
+    """Python workers: what the daemons of executors have forked."""
     found = list(processes())
-    daemons = {pid for pid, parent, said in found if "pyspark.daemon" in said and parent in executors()}
+    daemons = {pid for pid, parent, said in found if "pyspark.daemon" in said and parent in of}
     return sorted(pid for pid, parent, said in found if "pyspark.daemon" in said and parent in daemons)
 
 
-def until(true: Callable[[], object], seconds: float = 100) -> None:
+def until(true: Callable[[], T], seconds: float = 100) -> T:
+    """Waits for a condition, and gives what made it true."""
     deadline = time.monotonic() + seconds
-    while not true():
+    while not (found := true()):
         assert time.monotonic() < deadline, "it never came true"
         time.sleep(0.02)
-
-
-def rounds(name: str) -> list[int]:
-    try:
-        return [row[0] for row in spark.sql(f"SELECT round FROM ML_TRAINING_INFO('{name}')").collect()]
-    except Exception:
-        return []  # nothing is known of it yet
+    return found
 
 
 def busy() -> bool:
     return bool(context.statusTracker().getActiveJobsIds())
+
+
+def busy_hosts() -> list[str]:
+    return [one.host() for one in context._jsc.sc().statusTracker().getExecutorInfos() if one.numRunningTasks()]
 
 
 def kill_executor() -> None:
@@ -79,16 +85,44 @@ def decommission_executor() -> None:
 
 
 def kill_worker() -> None:
-    until(lambda: workers() and busy())
-    os.kill(workers()[0], signal.SIGKILL)
+    until(lambda: workers(executors()) and busy())
+    os.kill(workers(executors())[0], signal.SIGKILL)
 
 
-FAULTS = {f.__name__: f for f in (kill_executor, decommission_executor, kill_worker)}
+def stop_workers() -> None:
+    """Those of an executor on a host that has a task hang from now on."""
+    host = until(busy_hosts)[0]
+    stopped[:] = workers(executors(host)[:1])
+    for worker in stopped:
+        os.kill(worker, signal.SIGSTOP)
+
+
+def limit_files(most: int | None) -> None:
+    """The largest file that the driver's JVM can write from now on: a longer one ends half-way in an error, as on a full disk."""
+    jvm = context._gateway.proc.pid
+    hard = resource.prlimit(jvm, resource.RLIMIT_FSIZE)[1]
+    resource.prlimit(jvm, resource.RLIMIT_FSIZE, (hard if most is None else most, hard))
+
+
+def fill_disk_but_4_mb() -> None:
+    limit_files(4_000_000)
+
+
+def fill_disk_but_1500_kb() -> None:
+    limit_files(1_500_000)
+
+
+FAULTS = {f.__name__: f for f in (
+    kill_executor, decommission_executor, kill_worker, stop_workers, fill_disk_but_4_mb, fill_disk_but_1500_kb,
+)}  # fmt: skip
 
 
 begun = 0
 pending: list[str] = []
 threads: list[threading.Thread] = []
+stopped: list[int] = []  # Python workers
+kept: dict[str, int] = {}
+wanted = 0  # executors that the third round waits for
 run_round = loop._round
 
 
@@ -99,29 +133,48 @@ def watched_round(*given: object) -> object:
     if pending and begun % 2 == 0:
         threads.append(threading.Thread(target=FAULTS[pending.pop(0)]))
         threads[-1].start()
+    if begun == 3:
+        until(lambda: len(executors()) >= wanted)
+    for blocks in context._jsc.sc().getRDDStorageInfo():
+        kept.update(memory=blocks.memSize(), disk=blocks.diskSize())
     return run_round(*given)
 
 
 loop._round = watched_round
 
 
-def train(name: str, options: str, faults: list[str]) -> dict[str, object]:
-    pending[:] = faults
+def storage() -> int:
+    """Bytes that the executors have for blocks, all together."""
+    found = context._jsc.sc().statusTracker().getExecutorInfos()  # the driver, which has more, among them
+    return len(executors()) * min(one.totalOnHeapStorageMemory() for one in found)
+
+
+def train(name: str, options: str, faults: list[str], query: str, executors_wanted: int) -> dict[str, object]:
+    global begun, wanted
+    begun, wanted, pending[:] = 0, executors_wanted, faults
     threads.clear()
+    kept.clear()
     try:
-        row = spark.sql(f"CREATE OR REPLACE MODEL {name} OPTIONS ({options}) AS SELECT * FROM readings").collect()[0]
+        row = spark.sql(f"CREATE OR REPLACE MODEL {name} OPTIONS ({options}) AS {query}").collect()[0]
         with np.load(io.BytesIO((Path(row["uri"].removeprefix("file:")) / "weights.npz").read_bytes())) as stored:
             told: dict[str, object] = {"weights": hashlib.sha256(b"".join(stored[key].tobytes() for key in stored.files)).hexdigest()}
     except Exception as e:
         told = {"error": str(e)}
     for thread in threads:
         thread.join()
+    limit_files(None)
+    for worker in stopped:  # those that had no task when they were stopped would hang in the next training
+        with suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGKILL)
+    stopped.clear()
     happened = faults[: len(threads)]
     if "weights" in told:
         began = spark.sql(f"SELECT min(at) FROM ML_TRAINING_INFO('{name}@v{row['version']}')").collect()[0][0]
         told["resumed"] = began < started  # its first round is another process's
     left = context._jsc.getPersistentRDDs().size()
-    return {**told, "happened": happened, "rounds": len(rounds(name)), "cached": left, "executors": len(executors())}
+    return {
+        "error": None, **told, **kept, "happened": happened, "rounds": begun, "cached": left, "executors": len(executors()), "storage": storage(),
+    }  # fmt: skip
 
 
 print(json.dumps("ready"), flush=True)
