@@ -19,8 +19,8 @@ from dlsql.session import language
 from dlsql.training.pack import pack_rows
 from dlsql.training.profile import columns, profile
 
-ROWS, WIDTH, BATCH, RATE, THREADS = 60_000, 784, 256, 0.05, 2
-STEPS = ROWS // THREADS // BATCH  # an epoch, on each of two workers
+ROWS, WIDTH, BATCH, RATE, WORKERS = 60_000, 784, 256, 0.05, 2
+STEPS = ROWS // WORKERS // BATCH  # an epoch, on each of two workers
 
 
 def run(spark: SparkSession) -> list[Row]:
@@ -32,11 +32,11 @@ def run(spark: SparkSession) -> list[Row]:
         digits, numbers, few = f"{folder}/digits", f"{folder}/numbers", f"{folder}/few"
         _write(Path(digits), features, labels)
         spark.range(1_000_000).selectExpr(*(f"rand({i}) AS c{i}" for i in range(20)), "id % 2 AS label").write.parquet(numbers)
-        spark.range(512).selectExpr("id * 1D AS x", "id * 2D AS label").write.parquet(few)
+        spark.range(1024).selectExpr("id * 1D AS x", "id * 2D AS label").write.parquet(few)
         before = plain(features, labels)
         once, often, synchronous = (_rate(spark, digits, every) for every in (10 * STEPS, -(-STEPS // 16), 1))
         peer = statistics.median([before, plain(features, labels)])
-        beyond = 1000 * THREADS * BATCH * (1 / synchronous - 1 / once)  # of an iteration of both workers, above what they compute
+        beyond = 1000 * WORKERS * BATCH * (1 / synchronous - 1 / once)  # of an iteration of both workers, above what they compute
         return [
             Row("one averaging an epoch, samples/s", f"{once:,.0f}", f"{peer:,.0f} plain PyTorch", f"{once / peer:.2f}", "1.0"),
             Row("16 averagings an epoch, samples/s", f"{often:,.0f}", f"{peer:,.0f} plain PyTorch", f"{often / peer:.2f}", "0.85"),
@@ -57,13 +57,13 @@ def _write(folder: Path, features: np.ndarray, labels: np.ndarray) -> None:
 
 
 def _train(spark: SparkSession, folder: str, kind: str, more: str) -> None:
-    fixed = f"model_type = '{kind}', optimizer = 'sgd', batch_size = {BATCH}, early_stop = false, data_split_method = 'no_split', {more}"
+    fixed = f"model_type = '{kind}', optimizer = 'sgd', batch_size = {WORKERS * BATCH}, early_stop = false, data_split_method = 'no_split', {more}"
     spark.sql(f"CREATE OR REPLACE MODEL bench OPTIONS ({fixed}) AS SELECT * FROM parquet.`{folder}`").collect()
 
 
 def _rate(spark: SparkSession, folder: str, every: int) -> float:
     """The median of the epochs after the first two, which start workers and import torch."""
-    more = f"hidden_units = [512, 256], learn_rate = {RATE}, max_iterations = 8, num_workers = {THREADS}, sync_every = {every}"
+    more = f"hidden_units = [512, 256], learn_rate = {RATE}, max_iterations = 8, num_workers = {WORKERS}, sync_every = {every}"
     _train(spark, folder, "dnn_classifier", more)
     info = "SELECT sum(rows) / sum(seconds) AS rate FROM ML_TRAINING_INFO('bench') WHERE version = (SELECT max(version) FROM ML_MODEL_VERSIONS('bench'))"
     rates = spark.sql(f"{info} AND epoch > 2 GROUP BY epoch").toPandas()
@@ -72,7 +72,7 @@ def _rate(spark: SparkSession, folder: str, every: int) -> float:
 
 def _price_of_a_round(spark: SparkSession, folder: str) -> Row:
     """The seconds of a round that computes next to nothing: a linear model's two steps."""
-    _train(spark, folder, "linear_regressor", f"max_iterations = 30, num_workers = {THREADS}")
+    _train(spark, folder, "linear_regressor", f"max_iterations = 30, num_workers = {WORKERS}")
     info = (
         "SELECT seconds FROM ML_TRAINING_INFO('bench') WHERE round > 5 AND version = (SELECT max(version) FROM ML_MODEL_VERSIONS('bench'))"
     )
@@ -93,7 +93,7 @@ def _packing(spark: SparkSession, what: str, folder: str) -> Row:
         session.sql(f"SELECT * FROM parquet.`{folder}`").write.format("noop").mode("overwrite").save()
         scans.append(time.perf_counter() - began)
         began = time.perf_counter()
-        blocks = pack_rows(language(session).bridge, found, settings, THREADS)
+        blocks = pack_rows(language(session).bridge, found, settings, WORKERS)
         packs.append(time.perf_counter() - began)
         blocks.rdd.unpersist()
     scan, pack = rows / min(scans), rows / min(packs)
@@ -102,7 +102,7 @@ def _packing(spark: SparkSession, what: str, folder: str) -> Row:
 
 def plain(features: np.ndarray, labels: np.ndarray) -> float:
     """The same network, batches and optimiser in a loop of their own, on all cores."""
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(WORKERS)
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(WIDTH, 512), nn.ReLU(), nn.Linear(512, 256), nn.ReLU(), nn.Linear(256, 10))
     optimizer = torch.optim.SGD(network.parameters(), lr=RATE)

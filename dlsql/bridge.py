@@ -308,27 +308,35 @@ class Files:
         return place.getFileSystem(self._configuration), place
 
     def read(self, path: str) -> bytes:
-        """A file's bytes; through a temporary file, since py4j would carry them as base64 text."""
-        return self._guarded("read", path, lambda: self._read(path))
+        """A file's bytes."""
+        return self.get(path, Path.read_bytes)
 
-    def _read(self, path: str) -> bytes:
+    def get(self, path: str, use: Callable[[Path], _T]) -> _T:
+        """What comes of a file's copy on this machine, which is there meanwhile: py4j would carry the bytes as base64 text."""
+        return self._guarded("read", path, lambda: self._get(path, use))
+
+    def _get(self, path: str, use: Callable[[Path], _T]) -> _T:
         system, place = self._at(path)
         with tempfile.TemporaryDirectory() as folder:
             local = f"{folder}/file"
             system.copyToLocalFile(False, place, self._path(f"file://{local}"), True)
-            return Path(local).read_bytes()
+            return use(Path(local))
 
     def write(self, path: str, data: bytes) -> None:
-        """Writes a new file under a name of its own and renames it, so that no reader sees half of it."""
-        self._guarded("write", path, lambda: self._write(path, data))
+        """Writes bytes as a new file, as `put` does."""
+        self.put(path, lambda local: local.write_bytes(data))
 
-    def _write(self, path: str, data: bytes) -> None:
+    def put(self, path: str, fill: Callable[[Path], object]) -> None:
+        """Has a file filled on this machine, copies it under a name of its own and renames it, so that no reader sees half of it."""
+        self._guarded("write", path, lambda: self._put(path, fill))
+
+    def _put(self, path: str, fill: Callable[[Path], object]) -> None:
         system, place = self._at(path)
         parted = self._path(f"{path}.part")
         try:
             with tempfile.TemporaryDirectory() as folder:
                 local = f"{folder}/file"
-                Path(local).write_bytes(data)
+                fill(Path(local))
                 system.copyFromLocalFile(True, True, self._path(f"file://{local}"), parted)
             if not system.rename(parted, place):
                 raise OSError("a file of that name is there already")
@@ -379,10 +387,10 @@ def slots(context: SparkContext) -> int:
     0 where Spark may take executors away at any time: it refuses barrier stages under dynamic allocation. 0 also where somebody asked for
     speculation: of a barrier stage's task Spark starts no copy, and one that hangs would hold up the whole stage.
     """
-    conf = context.getConf()
+    scala: Any = context._jsc.sc()
+    conf = scala.conf()  # the context's getConf would copy all settings: 20 ms
     if any(str(conf.get(f"spark.{what}", "false")).lower() == "true" for what in ("dynamicAllocation.enabled", "speculation")):
         return 0
-    scala: Any = context._jsc.sc()
     return int(scala.maxNumConcurrentTasks(scala.resourceProfileManager().defaultResourceProfile()))
 
 

@@ -280,7 +280,7 @@ def test_every_option_trains(spark: SparkSession, stores: str, options: str) -> 
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "adagrad", "adadelta", "nadam", "rprop", "asgd", "adamax", "radam", "adamw"])
 def test_stepping_on_all_parameters_as_one_is_stepping_on_each(optimizer: str) -> None:
     from udfs import groups
-    from udfs.train import optimizers
+    from udfs.schedules import optimizers
 
     columns = [pa.array(range(64)), pa.array(np.arange(64.0) % 7), pa.array(np.arange(64.0))]
     asked = how()

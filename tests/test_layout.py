@@ -42,7 +42,17 @@ ON_TOP = {"__init__", "__main__", "frame", "server", "cli", "shell", "results", 
 
 # An import, and the only rooms where it may stand.
 ROOMS = {
-    "torch": ("udfs/engines/", "udfs/networks/", "udfs/train.py", "udfs/batches.py", "udfs/sync.py", "udfs/groups.py", "dlsql/formats/"),
+    "torch": (
+        "udfs/engines/",
+        "udfs/networks/",
+        "udfs/train.py",
+        "udfs/losses.py",
+        "udfs/schedules.py",
+        "udfs/batches.py",
+        "udfs/sync.py",
+        "udfs/groups.py",
+        "dlsql/formats/",
+    ),
     "onnxruntime": ("udfs/engines/", "dlsql/formats/"),
     "keras": ("udfs/engines/", "udfs/networks/", "dlsql/formats/"),
     "tf_keras": ("udfs/engines/", "udfs/networks/", "dlsql/formats/"),
@@ -202,7 +212,7 @@ def test_the_top_imports_everything() -> None:
 
 def test_engine_outside_its_room_is_found() -> None:
     assert wrong_rooms("udfs/predict.py", "def f():\n    import torch.nn\n") == [
-        "udfs/predict.py:2 imports torch.nn; udfs/engines/, udfs/networks/, udfs/train.py, udfs/batches.py, udfs/sync.py, udfs/groups.py, dlsql/formats/ may",
+        "udfs/predict.py:2 imports torch.nn; udfs/engines/, udfs/networks/, udfs/train.py, udfs/losses.py, udfs/schedules.py, udfs/batches.py, udfs/sync.py, udfs/groups.py, dlsql/formats/ may",
     ]
     assert wrong_rooms("udfs/train.py", "import torch\n") == []
 

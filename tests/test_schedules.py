@@ -1,9 +1,11 @@
 """Learning rates by epoch: every schedule of torch, one after the other, as torch itself would step them."""
 
+import time
+
 import pytest
 import torch
 
-from udfs.train import learning_rate, schedules
+from udfs.schedules import learning_rate, learning_rates, schedules
 
 ARGUMENTS = {
     "StepLR": {"step_size": 2, "gamma": 0.5},
@@ -47,3 +49,11 @@ def test_schedules_in_a_row_each_last_their_epochs() -> None:
         optimizer.step()
         cosine.step()
     assert rates(schedule, 8) == pytest.approx([0.025, 0.05, 0.075, *expected])
+
+
+def test_thousands_of_epochs_take_a_step_of_the_schedule_each() -> None:
+    rates = learning_rates([("CosineAnnealingLR", {})], 0.1, 20_000)
+    began = time.perf_counter()
+    found = [next(rates), *(rates.send(1.0) for _ in range(19_999))]
+    assert time.perf_counter() - began < 20  # replayed from the first epoch each time they would be 200 million steps: half an hour
+    assert found[10_000] == pytest.approx(0.05)

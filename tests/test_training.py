@@ -270,3 +270,9 @@ def test_sync_every_step_with_sgd_equals_one_worker_on_the_joint_batches(spark: 
     one = train(spark, f"{options}, batch_size = 1000000", query, "joint")
     two = train(spark, f"{options}, batch_size = 4000000, num_workers = 4, sync_every = 1", query, "apart")
     assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
+
+
+def test_a_network_that_no_graph_holds_is_refused_before_it_trains(spark: SparkSession) -> None:
+    query = "SELECT id AS x, id * 2 AS label FROM range(100)"
+    with pytest.raises(AnalysisException, match=r"A network of 4,295,\d{3},\d{3} parameters is not supported yet\. A model is kept as one"):
+        train(spark, "model_type = 'dnn_regressor', hidden_units = [65536, 65536]", query)

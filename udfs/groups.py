@@ -23,8 +23,9 @@ from udfs import metrics, networks, preprocess, tensors, values
 from udfs.batches import Batch
 from udfs.errors import GroupError, TrainingError
 from udfs.learn import held_out_share, label_shares, learn
+from udfs.losses import backward, clip, measured
 from udfs.spec import GroupTraining, LocalSteps, NetworkSpec, Preprocess
-from udfs.train import Evaluated, backward, clip, initial_state, measured
+from udfs.train import Evaluated, initial_state
 
 REPORT = pa.struct([("value", pa.binary()), ("report", pa.string())])  # of `report_group`; the report is JSON
 

@@ -171,6 +171,11 @@ class LocalSteps:
     frozen: tuple[str, ...] = ()  # prefixes of parameter names that do not move
     own_loss: Code | None = None  # (outputs, labels) -> the loss of each row [rows], or one of all rows
 
+    @property
+    def steps_out(self) -> bool:
+        """Whether an averaging is a step of an outer optimiser towards the workers' average, and not that average itself."""
+        return (self.outer_learn_rate, self.outer_momentum) != (1.0, 0.0)
+
 
 @dataclass(frozen=True, slots=True)
 class GroupTraining:

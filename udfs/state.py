@@ -1,16 +1,101 @@
 """What a training carries from step to step, as named arrays, and how the states of several workers become one."""
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from udfs.spec import Shared
+
 State = dict[str, npt.NDArray[Any]]
 """Parameters and buffers as ``network/<name>``, the optimiser's tensors as ``optimizer/<index of the parameter>/<slot>``, and the outer
 optimiser's velocity as ``outer/<name of the parameter>``."""
 
-Vector = npt.NDArray[np.float32]
+PIECE = 32 << 20
+"""Bytes of a state that travel at once: Spark holds a broadcast, or a task's result, several times and whole in a JVM's heap."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a state that travels by itself: a run of its numbers, one array after the other, each flat."""
+
+    number: int  # its place among the state's pieces
+    worker: int = 0  # whose state it is of,
+    weight: float = 1.0  # and what that weighs in the average
+    parts: State = field(default_factory=dict)
+    first: int = 0  # where in its array the first part begins; the others begin with theirs
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # of the whole arrays
+
+
+def cut(state: State, size: int = PIECE, worker: int = 0, weight: float = 1.0) -> Iterator[Piece]:
+    """A state in pieces of at most `size` bytes, as views of it.
+
+    >>> [(piece.first, list(piece.parts)) for piece in cut({"a": np.zeros((2, 3)), "b": np.zeros(())}, 32)]
+    [(0, ['a']), (4, ['a', 'b'])]
+    """
+    piece, room = Piece(0, worker, weight), size
+    for key, value in state.items():
+        flat, at = value.reshape(-1), 0
+        while at < flat.size or not at:
+            if room < value.itemsize:
+                yield piece
+                piece, room = Piece(piece.number + 1, worker, weight, first=at), size
+            part = flat[at : at + room // value.itemsize]
+            piece.parts[key], piece.shapes[key] = part, value.shape
+            at, room = at + max(part.size, 1), room - part.nbytes
+    yield piece
+
+
+def joined(pieces: Iterable[Piece]) -> State:
+    """The inverse of `cut`, whatever the order of the pieces; of a state in one piece views of it."""
+    whole: State = {}
+    places: dict[str, tuple[int, int]] = {}  # where an array begins: the state keeps its order
+    for piece in pieces:
+        first = piece.first
+        for place, (key, part) in enumerate(piece.parts.items()):
+            shape = piece.shapes[key]
+            if part.size == math.prod(shape):
+                whole[key] = part.reshape(shape)
+            else:
+                if key not in whole:
+                    whole[key] = np.empty(shape, part.dtype)
+                whole[key].reshape(-1)[first : first + part.size] = part
+            places[key] = min(places.get(key, (piece.number, place)), (piece.number, place))
+            first = 0
+    return {key: whole[key] for key in sorted(whole, key=places.__getitem__)}
+
+
+def merged(found: Iterable[Any]) -> Iterator[Any]:
+    """The same pieces of several workers as one, in the workers' order; what is no piece stays what it is."""
+    pieces: dict[int, list[Piece]] = {}
+    for one in found:
+        if isinstance(one, Piece):
+            pieces.setdefault(one.number, []).append(one)
+        else:
+            yield one
+    for number in sorted(pieces):
+        same = sorted(pieces.pop(number), key=lambda piece: piece.worker)
+        yield replace(same[0], parts=merge([piece.parts for piece in same], [piece.weight for piece in same]))
+
+
+def numbered(one: Any) -> tuple[int, Any]:
+    """A piece under its number, by which Spark brings the same ones together; what is no piece beside the first."""
+    return (one.number if isinstance(one, Piece) else 0), one
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """A state that every executor fetches once, piece by piece."""
+
+    pieces: tuple[Shared, ...]
+
+    @property
+    def value(self) -> State:
+        """The state, which is whoever asks for it's own only where it came in many pieces."""
+        return joined(piece.value for piece in self.pieces)
 
 
 def average(vectors: Sequence[npt.NDArray[Any]] | npt.NDArray[Any], weights: Sequence[float]) -> npt.NDArray[Any]:

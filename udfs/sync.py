@@ -11,9 +11,11 @@ import numpy.typing as npt
 import torch
 from torch import distributed
 
-from udfs.state import State, Vector, average, is_averaged
+from udfs.state import State, average, cut, is_averaged
 
 _torch: Any = distributed  # whose types leave out what its process groups are made of
+
+_AT_ONCE = 16 << 20  # bytes of a state that are averaged at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,50 +34,62 @@ class Gang:
     """The workers of a round, all at work at once. Every method is called by all of them, in the same order."""
 
     def __init__(self, group: Any, rank: int, world: int) -> None:
-        self.rank = rank
-        self._group, self._world = group, world
+        self._group, self.rank, self.world = group, rank, world
+        self._rooms = [np.zeros(0, np.uint8)] * 2
 
     def gather(self, values: Sequence[float]) -> npt.NDArray[np.float64]:
         """A few numbers from each -> [workers, numbers], by rank."""
         mine = torch.tensor(values, dtype=torch.float64)
-        everybodys = torch.empty(self._world * len(mine), dtype=torch.float64)
+        everybodys = torch.empty(self.world * len(mine), dtype=torch.float64)
         self._group._allgather_base(everybodys, mine).wait()
-        rows: npt.NDArray[np.float64] = everybodys.view(self._world, -1).numpy()
+        rows: npt.NDArray[np.float64] = everybodys.view(self.world, -1).numpy()
         return rows
 
-    def average(self, vector: Vector, weights: Sequence[float]) -> Vector:
-        """A vector [n] from each -> their average [n] by `weights`, which holds one for each rank.
+    def merge(self, state: State, weight: float) -> bool:
+        """As `udfs.state.merge`, of everybody's state and into the arrays of each; False where nobody's weighs anything."""
+        counters = [key for key, value in state.items() if not is_averaged(key, value)]
+        told = self.gather([weight, *(float(state[key]) for key in counters)])
+        weights = told[:, 0].tolist()
+        if not any(weights):
+            return False
+        for key, most in zip(counters, told[:, 1:].max(axis=0), strict=True):
+            state[key][...] = most
+        vectors = {key: value for key, value in state.items() if key not in set(counters)}
+        for kind in sorted({value.dtype for value in vectors.values()}, key=str):
+            for piece in cut({key: value for key, value in vectors.items() if value.dtype == kind}, _AT_ONCE):
+                self._average(list(piece.parts.values()), weights, kind)
+        return True
+
+    def _average(self, parts: Sequence[npt.NDArray[Any]], weights: Sequence[float], kind: np.dtype[Any]) -> None:
+        """A few arrays of each -> their average by `weights`, which holds one for each rank, in their place.
 
         Each worker averages one slice for all and hands it round: reduce-scatter, then all-gather, as BigDL's parameter manager does in
         two Spark jobs (Dai et al., "BigDL: A Distributed Deep Learning Framework for Big Data", SoCC 2019). Nobody holds all vectors,
         and the sum runs in the order of the ranks, which gloo's own all-reduce does not promise.
         """
-        size = -(-len(vector) // self._world)
-        padded = torch.zeros(self._world * size)
-        padded[: len(vector)] = torch.from_numpy(vector)
-        slices = torch.empty_like(padded)
-        self._group.alltoall_base(slices, padded, [], []).wait()
-        mine = average(slices.view(self._world, size).numpy(), weights)
-        self._group._allgather_base(padded, torch.from_numpy(mine)).wait()
-        averaged: Vector = padded[: len(vector)].numpy()
-        return averaged
-
-    def merge(self, state: State, weight: float) -> State | None:
-        """As `udfs.state.merge`, of everybody's state; None where nobody's weighs anything."""
-        counters = [key for key, value in state.items() if not is_averaged(key, value)]
-        told = self.gather([weight, *(float(state[key]) for key in counters)])
-        weights = told[:, 0].tolist()
-        if not any(weights):
-            return None
-        keys = [key for key in state if key not in set(counters)]
-        flat = self.average(np.concatenate([state[key].ravel() for key in keys]).astype(np.float32, copy=False), weights)
-        merged: State = {key: np.asarray(most, state[key].dtype) for key, most in zip(counters, told[:, 1:].max(axis=0), strict=True)}
+        count = sum(part.size for part in parts)
+        size = -(-count // self.world)
+        mine, everybodys = self._room(kind, self.world * size)
+        np.concatenate(parts, out=mine[:count])
+        mine[count:] = 0
+        self._group.alltoall_base(_bytes(everybodys), _bytes(mine), [], []).wait()
+        mine.reshape(self.world, size)[:] = average(everybodys.reshape(self.world, size), weights)
+        self._group.alltoall_base(_bytes(everybodys), _bytes(mine), [], []).wait()  # gloo's all-gather takes half as long again
         at = 0
-        for key in keys:
-            like = state[key]
-            merged[key] = flat[at : at + like.size].reshape(like.shape).astype(like.dtype)
-            at += like.size
-        return {key: merged[key] for key in state}
+        for part in parts:
+            part[:] = everybodys[at : at + part.size]
+            at += part.size
+
+    def _room(self, kind: np.dtype[Any], count: int) -> list[npt.NDArray[Any]]:
+        """Two vectors to work in, kept from one averaging to the next: fresh memory costs as much as what is done in it."""
+        if self._rooms[0].nbytes < count * kind.itemsize:
+            self._rooms = [np.zeros(count * kind.itemsize, np.uint8) for _ in range(2)]
+        return [room[: count * kind.itemsize].view(kind) for room in self._rooms]
+
+
+def _bytes(vector: npt.NDArray[Any]) -> torch.Tensor:
+    """A vector as gloo is given it, which need not know what its bytes mean."""
+    return torch.from_numpy(vector.view(np.uint8))
 
 
 @contextmanager
@@ -87,6 +101,9 @@ def gang(seat: Seat | None) -> Iterator[Gang | None]:
     world = len(seat.hosts)
     patience = timedelta(seconds=seat.patience)
     book = _torch.TCPStore(*seat.book, is_master=False, timeout=patience, wait_for_workers=False)
+    # A gang of which one has died meets no more: its addresses stand in the book. The driver begins the round anew, with another book.
+    if book.add(f"arrived/{seat.rank}", 1) > 1:
+        raise RuntimeError("Spark has begun a gang's round a second time.")
     options = _torch.ProcessGroupGloo._Options()
     options._timeout = patience
     # By the address that Spark knows the host by: the one of its name may be the loopback's.

@@ -1,10 +1,11 @@
 """The state of an unfinished training in the model store, so that the same statement over the same data goes on where it stopped."""
 
 import hashlib
-import io
 import json
 import uuid
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
@@ -33,11 +34,9 @@ def fingerprint(*parts: str) -> str:
 
 def save(files: Files, folder: str, checkpoint: Checkpoint) -> None:
     """Writes a new file, renames it, then removes the older ones."""
-    sink = io.BytesIO()
-    np.savez(sink, **checkpoint.state, **{_PROGRESS: np.array(json.dumps(checkpoint.progress))})  # type: ignore[arg-type]
     before = files.list(folder)
     # A name of its own: two clients that run one statement at once keep out of each other's way.
-    files.write(f"{folder}/{checkpoint.rounds:08d}-{uuid.uuid4().hex[:8]}.npz", sink.getvalue())
+    files.put(f"{folder}/{checkpoint.rounds:08d}-{uuid.uuid4().hex[:8]}.npz", partial(_write, checkpoint))
     for old, _ in before:
         files.delete(old)
 
@@ -47,13 +46,18 @@ def load(files: Files, folder: str) -> Checkpoint | None:
     for path, _ in reversed(files.list(folder)):
         if path.endswith(".npz"):
             try:
-                return _read(files.read(path), int(path.rsplit("/", 1)[1].split("-")[0]))
+                return files.get(path, partial(_read, int(path.rsplit("/", 1)[1].split("-")[0])))
             except (StorageError, BadZipFile, ValueError, OSError):
                 continue  # half a file, from a crash of the store itself: the one before it will do
     return None
 
 
-def _read(data: bytes, rounds: int) -> Checkpoint:
-    with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+def _write(checkpoint: Checkpoint, local: Path) -> None:
+    with local.open("wb") as out:
+        np.savez(out, **checkpoint.state, **{_PROGRESS: np.array(json.dumps(checkpoint.progress))})  # type: ignore[arg-type]
+
+
+def _read(rounds: int, local: Path) -> Checkpoint:
+    with np.load(local, allow_pickle=False) as stored:
         state = {key: stored[key] for key in stored.files if key != _PROGRESS}
         return Checkpoint(rounds, state, json.loads(str(stored[_PROGRESS])))

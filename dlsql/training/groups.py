@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -23,8 +24,8 @@ from dlsql.training import Job, Trained, perceptron, schedule_of, torch_names
 from dlsql.training.profile import column, fields, parts, without_vectors
 from dlsql.training.rounds import described
 from udfs.groups import report_group
+from udfs.schedules import learning_rates
 from udfs.spec import Feature, GroupTraining, Label, LocalSteps, NetworkSpec
-from udfs.train import learning_rate
 
 # The artefact: a row for each group, its partition columns and its network, NULL where there is none.
 NETWORKS = "groups.arrow"
@@ -68,9 +69,7 @@ def _rates(settings: Settings) -> list[float]:
     if any(name == "ReduceLROnPlateau" for name, _ in schedule):
         expected = "a network for each group takes schedules that depend on the epoch alone."
         raise error("DLSQL_OPTION_VALUE", option="lr_schedule", value="'reducelronplateau'", expected=expected)
-    return [
-        learning_rate(schedule, settings.learn_rate, settings.max_iterations, [0.0] * epoch) for epoch in range(settings.max_iterations)
-    ]
+    return list(islice(learning_rates(schedule, settings.learn_rate, settings.max_iterations), settings.max_iterations))
 
 
 @dataclass(frozen=True, slots=True)

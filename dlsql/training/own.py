@@ -17,10 +17,10 @@ from dlsql.model import is_whole
 from dlsql.options import Settings
 from udfs import networks
 from udfs.errors import NetworkError
+from udfs.losses import problem_of, try_loss
 from udfs.networks import code
 from udfs.preprocess import dense_width
 from udfs.spec import Code, Feature, Input, NetworkSpec, Preprocess
-from udfs.train import problem_of, try_loss
 
 __all__ = ["ALLOWED", "Own", "check", "check_workers", "own", "spec"]
 

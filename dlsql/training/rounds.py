@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import asdict, dataclass, field, replace
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from py4j.protocol import Py4JJavaError
-from pyspark import SparkContext
+from pyspark import RDD, Broadcast, SparkContext
 from pyspark.errors import PySparkException
 
 from dlsql.bridge import patience, slots, was_cancelled
@@ -23,10 +23,11 @@ from dlsql.training.background import Behind
 from dlsql.training.checkpoint import Checkpoint
 from dlsql.training.pack import Blocks
 from udfs import metrics
+from udfs.schedules import Schedule, learning_rates
 from udfs.spec import Label, LocalSteps
-from udfs.state import State, merge
+from udfs.state import PIECE, Piece, Shares, State, cut, joined, merged, numbered
 from udfs.sync import address_book
-from udfs.train import Evaluated, Round, Schedule, Seated, Trained, evaluate, half_step, learning_rate, no_seat, stepped_out, train_round
+from udfs.train import Evaluated, Round, Seated, Told, Trained, evaluate, half_step, no_seat, stepped_out, train_round
 
 _AVERAGINGS = 16  # an epoch, by default
 _FIRST_STEPS, _ROUND_SECONDS = 256, 20.0  # a round is cut to this length: what a lost executor or a cancelled statement costs at most
@@ -87,10 +88,15 @@ def run(
     has_held_out = any(held_out for _, held_out in blocks.rows)
     steps = math.ceil(max(training for training, _ in blocks.rows) / plan.steps.batch_size)
     seconds_a_step: float | None = None
-    failures, most_failures = 0, int(context.getConf().get("spark.task.maxFailures", "4") or 4)
+    conf = context.getConf()  # a copy, which takes 20 ms: not once a round
+    failures, most_failures = 0, int(conf.get("spark.task.maxFailures", "4") or 4)
+    host = str(conf.get("spark.driver.host"))  # by which executors reach the driver anyway
+    rates = learning_rates(plan.schedule, settings.learn_rate, settings.max_iterations)
+    rate = next(rates)
+    for loss in progress.losses:
+        rate = rates.send(loss)
     while progress.epoch < settings.max_iterations and not progress.stopped:
         began = time.perf_counter()
-        rate = learning_rate(plan.schedule, settings.learn_rate, settings.max_iterations, progress.losses)
         pace = _pace(context, blocks.workers, settings, steps)
         left = math.inf if settings.max_steps is None else settings.max_steps - progress.epoch * steps - progress.first
         count = int(min(_length(pace, seconds_a_step), steps - progress.first, left))
@@ -102,7 +108,7 @@ def run(
         shown = "" if before is None else f", loss {before:.4g}"
         try:
             with described(context, f"{plan.title}: round {number}, epoch {this.epoch + 1}/{settings.max_iterations}{shown}"):
-                state, parts, evaluated = _round(context, blocks, plan.steps, this, state, pace)
+                state, parts, evaluated = _round(context, blocks, plan.steps, this, state, host if pace.gang else None, pace.free)
         except (Py4JJavaError, PySparkException) as e:
             # Spark starts a lost task anew, but not one of a barrier stage: there the round is begun anew, from the state before it,
             # and by whichever way of agreeing the executors that are left allow.
@@ -118,6 +124,7 @@ def run(
         progress.epoch, progress.first = (this.epoch + 1, 0) if ends else (this.epoch, this.first + count)
         if ends:
             _judge(progress, state, settings)
+            rate = rates.send(progress.losses[-1])
             progress.stopped |= count == left
         if number % settings.checkpoint_every == 0:
             behind("A checkpoint", partial(save, _checkpoint(progress, state)))
@@ -154,35 +161,60 @@ def _length(pace: _Pace, seconds_a_step: float | None) -> int:
 
 
 def _round(
-    context: SparkContext, blocks: Blocks, steps: LocalSteps, this: Round, state: State, pace: _Pace
+    context: SparkContext, blocks: Blocks, steps: LocalSteps, this: Round, state: State, host: str | None, free: bool
 ) -> tuple[State, list[Trained], list[Evaluated]]:
-    """One round: its merged state, what the workers trained, and what they counted on the rows held out."""
-    fused = pace.gang or pace.free  # then the workers hold the merged state already
-    with shared(context, state) as broadcast:
-        asked = replace(this, evaluates=this.evaluates and fused)
-        if pace.gang:
-            host = str(context.getConf().get("spark.driver.host"))  # by which executors reach the driver anyway
-            book = address_book(host)
-            task = partial(train_round, steps, asked, broadcast, _barrier_seat((host, book.port), patience(context)))
-            found = context.runJob(blocks.rdd.barrier().mapPartitions(task), iter)
-            del book
-        else:
-            found = context.runJob(blocks.rdd, partial(train_round, steps, asked, broadcast, no_seat))
-    parts = sorted((one for one in found if isinstance(one, Trained)), key=lambda part: part.worker)
-    evaluated = [one for one in found if isinstance(one, Evaluated)]
-    if pace.gang:
-        return parts[0].state, parts, evaluated
-    state = _merged(steps, this, state, parts, exact=this.sync_every == 1)
-    if this.evaluates and not fused:
-        evaluated = _evaluate(context, blocks, steps, state, held_out=True)
-    return state, parts, evaluated
+    """One round: its merged state, what the workers trained, and what they counted on the rows held out. A gang meets at `host`."""
+    fused = host is not None or free  # then the workers hold the merged state already
+    asked = replace(this, evaluates=this.evaluates and fused)
+    book = None if host is None else address_book(host)
+    with shared(context, state) as shares:
+        seat = no_seat if book is None else _barrier_seat((str(host), book.port), patience(context))
+        task = partial(train_round, steps, asked, shares, seat)
+        tasks: RDD[Told] = blocks.rdd.mapPartitions(task) if book is None else blocks.rdd.barrier().mapPartitions(task)
+        parts, evaluated, pieces = _sorted_out(_found(tasks, _pieces_back(state)))
+        after = joined(pieces)
+    del book
+    parts.sort(key=lambda part: part.worker)
+    if fused:
+        return after, parts, evaluated
+    if parts:
+        after = half_step(steps, this.learning_rate, state, after) if this.sync_every == 1 else stepped_out(steps, state, after)
+    else:
+        after = state
+    return after, parts, _evaluate(context, blocks, steps, after, held_out=True) if this.evaluates else evaluated
 
 
-def _merged(steps: LocalSteps, this: Round, before: State, parts: list[Trained], *, exact: bool) -> State:
-    states = [part.state for part in parts]
-    if exact:
-        return half_step(steps, this.learning_rate, before, merge(states, [part.weight for part in parts])) if parts else before
-    return stepped_out(steps, before, merge(states, [part.rows for part in parts])) if parts else before
+def _found(tasks: "RDD[Told]", pieces: int) -> Iterator[Told]:
+    """What the tasks of a round return, the same pieces of several workers as one.
+
+    Where there are many, tasks average them, as in BigDL (Dai et al., SoCC 2019), and they come to the driver one after the other: a job's
+    result lies several times in the heap of the driver's JVM, and may not exceed spark.driver.maxResultSize.
+    """
+    if pieces == 1:
+        return merged(tasks.collect())
+    return tasks.map(numbered).partitionBy(pieces, int).values().mapPartitions(merged).toLocalIterator()
+
+
+def _pieces_back(state: State) -> int:
+    """How many pieces the state of a round may have; before the first one the optimiser has nothing yet, and most then hold two moments."""
+    size = sum(value.nbytes for value in state.values())
+    begun = any(key.startswith("optimizer/") for key in state)
+    return -(-size * (1 if begun or size <= PIECE else 3) // PIECE) or 1
+
+
+def _sorted_out(found: Iterable[Told]) -> tuple[list[Trained], list[Evaluated], Iterator[Piece]]:
+    """What the workers tell, in lists that fill up as the pieces are taken."""
+    parts: list[Trained] = []
+    evaluated: list[Evaluated] = []
+
+    def pieces() -> Iterator[Piece]:
+        for one in found:
+            if isinstance(one, Piece):
+                yield one
+            else:
+                parts.append(one) if isinstance(one, Trained) else evaluated.append(one)
+
+    return parts, evaluated, pieces()
 
 
 def _judge(progress: Progress, state: State, settings: Settings) -> None:
@@ -257,8 +289,8 @@ _CARRIED = ("epoch", "first", "losses", "best_loss", "best_metrics", "reference"
 
 
 def _evaluate(context: SparkContext, blocks: Blocks, steps: LocalSteps, state: State, *, held_out: bool) -> list[Evaluated]:
-    with shared(context, state) as broadcast:
-        return list(context.runJob(blocks.rdd, partial(evaluate, steps, broadcast, held_out)))
+    with shared(context, state) as shares:
+        return blocks.rdd.mapPartitions(partial(evaluate, steps, shares, held_out)).collect()
 
 
 # What follows is defined within functions, so that it travels by value: executors do not have this module.
@@ -278,13 +310,16 @@ def _barrier_seat(book: tuple[str, int], seconds: int) -> Seated:
 
 
 @contextmanager
-def shared(context: SparkContext, state: State) -> Iterator[Any]:
+def shared(context: SparkContext, state: State) -> Iterator[Shares]:
     """A state that every executor fetches once, for as long as a round lasts."""
-    broadcast = context.broadcast(state)
+    pieces: list[Broadcast[Piece]] = []
     try:
-        yield broadcast
+        for piece in cut(state):
+            pieces.append(context.broadcast(piece))
+        yield Shares(tuple(pieces))
     finally:
-        broadcast.destroy()
+        for one in pieces:
+            one.destroy()
 
 
 @contextmanager

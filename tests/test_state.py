@@ -1,0 +1,43 @@
+"""States as they travel: in pieces, which one merges as wholes."""
+
+import numpy as np
+import pytest
+
+from udfs.state import Piece, State, cut, joined, merge, merged
+
+
+def drawn(seed: int) -> State:
+    random = np.random.default_rng(seed)
+    return {
+        "network/weight": random.normal(size=(7, 5)).astype(np.float32),
+        "network/scale": random.normal(size=()).astype(np.float32),
+        "network/empty": np.zeros((0, 3), np.float32),
+        "network/num_batches_tracked": np.array(seed),
+        "optimizer/0/exp_avg": random.normal(size=(7, 5)),
+        "optimizer/0/step": np.array(float(seed), np.float32),
+    }
+
+
+def same(one: State, other: State) -> bool:
+    return list(one) == list(other) and all(
+        one[key].dtype == other[key].dtype and one[key].shape == other[key].shape and np.array_equal(one[key], other[key]) for key in one
+    )
+
+
+@pytest.mark.parametrize("size", [8, 12, 50, 1 << 20])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_state_is_the_same_after_it_was_cut_and_joined(size: int, backwards: bool) -> None:
+    pieces = list(cut(drawn(1), size))
+    assert all(sum(part.nbytes for part in piece.parts.values()) <= size for piece in pieces)
+    assert same(joined(reversed(pieces) if backwards else pieces), drawn(1))
+
+
+@pytest.mark.parametrize("size", [8, 50, 1 << 20])
+def test_pieces_merge_to_the_bits_of_the_wholes(size: int) -> None:
+    states, weights = [drawn(seed) for seed in range(3)], [3, 0, 1.5]
+    told = [piece for worker in (2, 0, 1) for piece in cut(states[worker], size, worker, weights[worker])]
+    found = list(merged(["beside them", *told]))
+    assert found[0] == "beside them"
+    pieces = [one for one in found if isinstance(one, Piece)]
+    assert len(pieces) == len(found) - 1 == len(told) / 3
+    assert same(joined(pieces), merge(states, weights))

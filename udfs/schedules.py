@@ -1,0 +1,73 @@
+"""What an option may name of torch: optimisers, losses and learning-rate schedules; and the learning rate of each epoch."""
+
+from collections.abc import Generator, Mapping, Sequence
+from itertools import repeat
+from typing import Any
+
+import torch
+from torch import nn
+
+LOSSES: dict[str, tuple[str, ...]] = {
+    "classification": ("cross_entropy", "multi_margin_loss"),
+    "regression": ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"),
+}
+_UNFIT = ("LBFGS", "SparseAdam", "Muon")  # want a closure to call again, sparse gradients, matrices only
+_CHAINS = ("LRScheduler", "_LRScheduler", "LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler")
+
+Schedule = tuple[str, Mapping[str, Any]]  # a class of torch.optim.lr_scheduler and its arguments, `epochs` among them for how long it lasts
+
+
+def optimizers() -> dict[str, str]:
+    """The optimisers of torch by their name in lower case, all that step on gradients alone."""
+    named = {name: kind for name, kind in vars(torch.optim).items() if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)}
+    return {name.lower(): name for name in named if name != "Optimizer" and name not in _UNFIT}
+
+
+def schedules() -> dict[str, str]:
+    """The learning-rate schedules of torch by their name in lower case, all that need no function and no other schedule."""
+    kinds = vars(torch.optim.lr_scheduler).items()
+    scheduler = torch.optim.lr_scheduler.LRScheduler
+    return {name.lower(): name for name, kind in kinds if isinstance(kind, type) and issubclass(kind, scheduler) and name not in _CHAINS}
+
+
+def learning_rates(schedule: Sequence[Schedule], rate: float, epochs: int) -> Generator[float, float, None]:
+    """Gives the learning rate of an epoch, is sent the loss that the epoch ended with, and gives the next; of `epochs` at most.
+
+    Schedules follow one another, each from `rate` on; each but the last lasts `epochs` epochs. None of them: `rate` for good.
+    """
+    at = 0
+    for place, (name, arguments) in enumerate(schedule):
+        given = dict(arguments)
+        lasts = int(given.pop("epochs", epochs - at))
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=rate)
+        scheduler = getattr(torch.optim.lr_scheduler, name)(optimizer, **{**_filled_in(name, max(lasts, 1)), **given})
+        for _ in repeat(None) if place == len(schedule) - 1 else repeat(None, lasts):
+            loss = yield float(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step(*([loss] if name == "ReduceLROnPlateau" else []))
+        at += lasts
+    while True:
+        yield rate
+
+
+def learning_rate(schedule: Sequence[Schedule], rate: float, epochs: int, losses: Sequence[float]) -> float:
+    """The learning rate of the epoch after those that ended with `losses`, as `learning_rates` comes to it.
+
+    >>> [learning_rate([("ExponentialLR", {"gamma": 0.5})], 0.1, 3, [1.0] * epoch) for epoch in range(3)]
+    [0.1, 0.05, 0.025]
+    >>> warm_up = [("LinearLR", {"epochs": 2, "start_factor": 0.5, "total_iters": 2}), ("ReduceLROnPlateau", {"patience": 0})]
+    >>> [round(learning_rate(warm_up, 0.1, 9, [1.0] * epoch), 6) for epoch in range(6)]
+    [0.05, 0.075, 0.1, 0.1, 0.01, 0.001]
+    """
+    rates = learning_rates(schedule, rate, epochs)
+    found = next(rates)
+    for loss in losses:
+        found = rates.send(loss)
+    return found
+
+
+def _filled_in(name: str, epochs: int) -> dict[str, Any]:
+    """Arguments that torch wants to be told and that follow from the training; momentum is the optimiser's own business."""
+    span = {"OneCycleLR": "total_steps", "CosineAnnealingLR": "T_max", "PolynomialLR": "total_iters"}
+    filled: dict[str, Any] = {span[name]: epochs} if name in span else {}
+    return filled | ({"cycle_momentum": False} if name in ("OneCycleLR", "CyclicLR") else {})
