@@ -1,0 +1,209 @@
+"""How predictions run: packed in the JVM at any batching, once a row, for no more rows than are wanted."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+import dlsql
+
+FEATURES = ("tiny", "whole", "far", "share", "price", "open", "day", "moment", "local", "word", "pair", "many")
+# Of each column of the table some values are NULL, some odd: NaN, infinities, words and moments that training did not see.
+ODD = """
+SELECT id,
+  CAST(nullif(pmod(hash(id, 1), 250), 7) - 125 AS TINYINT) AS tiny,
+  nullif(hash(id, 2), pmod(id, 9)) AS whole,
+  if(id % 13 = 0, NULL, xxhash64(id, 3)) AS far,
+  CASE pmod(hash(id, 4), 20) WHEN 0 THEN NULL WHEN 1 THEN double('NaN') WHEN 2 THEN double('Infinity') WHEN 3 THEN double('-Infinity')
+    WHEN 4 THEN -0D WHEN 5 THEN 1e300D ELSE hash(id, 5) / 1e8D END AS share,
+  if(id % 11 = 0, NULL, CAST(pmod(hash(id, 6), 1000000) / 100 AS DECIMAL(20, 4))) AS price,
+  CASE id % 3 WHEN 0 THEN NULL WHEN 1 THEN true ELSE false END AS open,
+  if(id % 10 = 3, NULL, date_add(DATE'1900-01-01', pmod(hash(id, 7), 80000))) AS day,
+  if(id % 10 = 4, NULL, timestamp_micros(xxhash64(id, 8) % 4000000000000000)) AS moment,
+  if(id % 10 = 5, NULL, CAST(timestamp_micros(xxhash64(id, 9) % 4000000000000000) AS TIMESTAMP_NTZ)) AS local,
+  element_at(array('ä', 'bb', '', NULL, '名前', concat('new ', id)), CAST(id % 6 + 1 AS INT)) AS word,
+  if(id % 17 = 0, NULL, array(CAST(hash(id, 10) / 1e9 AS FLOAT), if(id % 5 = 0, NULL, 2F))) AS pair,
+  array(id, if(id % 4 = 0, NULL, -id), 3L) AS many
+FROM range({rows})"""
+
+
+@pytest.fixture(scope="module")
+def odd(spark: SparkSession) -> Iterator[DataFrame]:
+    """Rows of every kind of column, and a regression and a classification over them."""
+    spark.sql("CREATE DATABASE odd")
+    spark.sql("USE odd")
+    usual = "SELECT * FROM odd WHERE share IS NULL OR abs(share) < 100"
+    spark.sql(ODD.format(rows=400)).createOrReplaceTempView("odd")
+    label = "CASE pmod(hash(id), 3) WHEN 0 THEN DATE'2020-02-29' WHEN 1 THEN DATE'1999-12-31' ELSE DATE'2000-01-01' END AS label"
+    for model, kind, answer in (("number", "dnn_regressor", "id % 7 AS label"), ("class", "dnn_classifier", label)):
+        options = f"model_type = '{kind}', max_iterations = 1, hidden_units = [8]"
+        spark.sql(f"CREATE MODEL {model} OPTIONS ({options}) AS SELECT {', '.join(FEATURES)}, {answer} FROM ({usual})")
+    yield spark.sql(ODD.format(rows=1000)).cache()
+    spark.catalog.clearCache()
+    spark.catalog.dropTempView("odd")
+    spark.sql("USE default")
+    for model in ("number", "class"):
+        spark.sql(f"DROP MODEL odd.{model}")
+    spark.sql("DROP DATABASE odd CASCADE")
+
+
+@pytest.mark.parametrize(("batch", "partitions"), [(1, 1), (2, 3), (7, 2), (97, 5), (100_000, 1), (100, 1500)])
+def test_packed_rows_are_scored_as_columns_are_at_any_batching(spark: SparkSession, odd: DataFrame, batch: int, partitions: int) -> None:
+    rows = odd.where("id < 60") if batch == 1 or partitions > 1000 else odd
+    by_column = {model: dlsql.predict_udf(f"odd.{model}", spark) for model in ("number", "class")}
+    spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(batch))
+    try:
+        both = rows.repartition(partitions).select(
+            dlsql.predict("odd.number", *FEATURES).alias("packed"),
+            by_column["number"](*FEATURES).alias("unpacked"),
+            dlsql.predict("odd.class", *FEATURES).alias("packed_class"),
+            by_column["class"](*FEATURES).alias("unpacked_class"),
+        )
+        found = both.toPandas()
+    finally:
+        spark.conf.unset("spark.sql.execution.arrow.maxRecordsPerBatch")
+    assert len(found) == rows.count()
+    assert found.packed.notna().sum() > len(found) / 2
+    # The same numbers enter the same graph, but for the last digit of a sine; the graph's own sums depend on the batch.
+    np.testing.assert_allclose(found.packed, found.unpacked, rtol=1e-4, atol=1e-5)
+    finite = found.packed.notna()
+    assert (found.packed_class == found.unpacked_class)[finite].mean() > 0.995  # a tie may fall either way
+
+
+def test_encoding_in_the_jvm_is_interpreted_as_it_is_compiled(spark: SparkSession, odd: DataFrame) -> None:
+    asked = odd.select("id", dlsql.predict("odd.number", *FEATURES).alias("y"), dlsql.predict_proba("odd.class", *FEATURES).alias("p"))
+    compiled = asked.orderBy("id").collect()
+    settings = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
+    for key, value in settings.items():
+        spark.conf.set(key, value)
+    try:
+        assert [str(row) for row in asked.select("*").orderBy("id").collect()] == [str(row) for row in compiled]
+    finally:
+        for key in settings:
+            spark.conf.unset(key)
+
+
+def test_wide_tables_are_packed_too(spark: SparkSession, database: str) -> None:
+    columns = ", ".join(f"(id * {i} % 101) / 10D AS c{i}" for i in range(700))
+    spark.sql(f"CREATE TABLE wide AS SELECT {columns}, CAST(id % 2 AS INT) AS label FROM range(64)")
+    spark.sql("CREATE MODEL m OPTIONS (model_type = 'linear_regressor', max_iterations = 1) AS SELECT * FROM wide")
+    names = [f"c{i}" for i in range(700)]
+    both = spark.table("wide").select(dlsql.predict("m", *names).alias("a"), dlsql.predict_udf("m", spark)(*names).alias("b")).toPandas()
+    np.testing.assert_allclose(both.a, both.b, rtol=1e-5)
+
+
+def scored(frame: DataFrame) -> int:
+    """Rows that came back from Python, of all predictions of a query that has run."""
+    found = 0
+    nodes: list[Any] = [frame._jdf.queryExecution().executedPlan()]
+    while nodes:
+        node = nodes.pop()
+        if node.nodeName() == "AdaptiveSparkPlan":
+            nodes.append(node.executedPlan())
+        elif node.nodeName().endswith("QueryStage"):
+            nodes.append(node.plan())
+        nodes += [node.children().apply(i) for i in range(node.children().size())]
+        if node.nodeName() == "ArrowEvalPython":
+            found += node.metrics().apply("pythonNumRowsReceived").value()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("query", "rows"),
+    [
+        ("SELECT {p} AS y FROM t", 1000),
+        ("SELECT {p} AS a, {p} + 1 AS b FROM t WHERE {p} > -1e9", 1000),
+        ("SELECT * FROM (SELECT *, {p} AS y FROM t) WHERE y > -1e9 AND id < 100", 100),
+        ("SELECT y, y * 2 FROM (SELECT id, y FROM (SELECT *, {p} AS y FROM t) WHERE y < 1e9) WHERE y > -1e9", 1000),
+        (
+            "SELECT {p} AS y, ml_predict('odd.number', struct(*)).value AS z FROM t WHERE try_predict('odd.number', struct(*)) IS NOT NULL",
+            2000,
+        ),
+        ("SELECT avg({p}) FROM t WHERE {p} < 1e9", 1000),
+        ("SELECT {p} AS y FROM t LIMIT 10", 10),
+        ("SELECT {p} AS y, id FROM t WHERE id % 100 = 0", 10),
+        ("SELECT id FROM (SELECT *, {p} AS y FROM t)", 0),
+        ("SELECT CASE WHEN {p} > 0 THEN {p} ELSE 0 END AS y FROM t", 1000),
+    ],
+)
+def test_a_prediction_runs_once_a_row_and_for_the_rows_that_are_wanted(spark: SparkSession, odd: DataFrame, query: str, rows: int) -> None:
+    odd.coalesce(1).createOrReplaceTempView("t")
+    asked = spark.sql(query.format(p="PREDICT('odd.number', struct(*))"))
+    asked.collect()
+    assert scored(asked) == rows
+
+
+def test_a_view_over_a_view_predicts_once(spark: SparkSession, odd: DataFrame) -> None:
+    odd.write.mode("overwrite").saveAsTable("odd.rows")
+    spark.sql("CREATE OR REPLACE VIEW odd.inner AS SELECT *, PREDICT('odd.number', struct(*)) AS y FROM odd.rows")
+    spark.sql("CREATE OR REPLACE VIEW odd.outer AS SELECT id, y, y > 0 AS good FROM odd.inner WHERE y IS NOT NULL AND day IS NOT NULL")
+    asked = spark.sql("SELECT * FROM odd.outer WHERE good OR y < 0")
+    asked.collect()
+    assert scored(asked) == odd.where("day IS NOT NULL").count()
+    plan = asked._jdf.queryExecution().toString()
+    assert "PushedFilters: [IsNotNull(day)]" in plan
+    spark.sql("DROP VIEW odd.outer")
+    spark.sql("DROP VIEW odd.inner")
+
+
+def test_only_the_columns_that_a_prediction_takes_are_read(spark: SparkSession, database: str) -> None:
+    spark.sql("CREATE TABLE t AS SELECT id, id * 2D AS x, id * 3D AS y, id % 2 AS label FROM range(100)")
+    spark.sql("CREATE MODEL m OPTIONS (model_type = 'linear_regressor', max_iterations = 1) AS SELECT x, label FROM t")
+    plan = spark.sql("SELECT PREDICT('m', struct(*)) FROM t")._jdf.queryExecution().toString()
+    assert "ReadSchema: struct<x:double>" in plan
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT CASE WHEN id < 3 THEN -1 WHEN size(a) = 2 THEN PREDICT('m', a) END FROM t",
+        "SELECT if(size(a) = 2, if(id > 0, PREDICT('m', a), 0), 1) FROM t",
+        "SELECT CASE WHEN size(a) <> 2 THEN 0 ELSE PREDICT('m', a) END AS y FROM t WHERE id > 0",
+        "SELECT CASE WHEN size(a) = 2 THEN PREDICT('m', a) ELSE PREDICT('m', slice(a, 1, 2)) END FROM t",
+        "SELECT CASE WHEN size(a) = 2 THEN CASE WHEN PREDICT('m', a) > 1e9 THEN 1 ELSE PREDICT('m', a) END END FROM t",
+    ],
+)
+def test_a_branch_of_case_scores_the_rows_that_come_to_it(spark: SparkSession, database: str, query: str) -> None:
+    """The others hold arrays that no row of the model has, and would fail the query."""
+    spark.sql("CREATE TABLE t AS SELECT id, if(id % 2 = 0, array(1D, id), array(1D, id, 3D)) AS a FROM range(20)")
+    spark.sql(
+        "CREATE MODEL m OPTIONS (model_type = 'linear_regressor', max_iterations = 1) AS SELECT a, id AS label FROM t WHERE id % 2 = 0"
+    )
+    assert len(spark.sql(query).collect()) >= 19
+    with pytest.raises(Exception, match="`a` holds 3 numbers a row; the model takes 2"):
+        spark.sql("SELECT PREDICT('m', a) FROM t").collect()
+
+
+def test_explain_says_what_scores(spark: SparkSession, odd: DataFrame) -> None:
+    odd.createOrReplaceTempView("t")
+    (plan,) = spark.sql("EXPLAIN SELECT PREDICT('odd.number', struct(*)) AS y FROM t").collect()[0]
+    assert "encode(odd.number@v1, onnx, 10000 rows a batch: " in plan
+    assert spark.sql("SELECT PREDICT('odd.number', struct(*)), PREDICT('odd.number', tiny, whole, far, share, price, open, day, moment, local, word, pair, many) FROM t").columns[1].startswith("predict(tiny, whole, far, ")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("label", "type"),
+    [
+        ("if(id % 2 = 0, 0.1D, -2.5e-300D)", "double"), ("CAST(id % 3 / 7 AS FLOAT)", "float"), ("id % 2 = 0", "boolean"),
+        ("CAST(id % 3 AS DECIMAL(30, 12)) / 3", None), ("timestamp_micros(id % 3 * 86400000001 - 5)", "timestamp"),
+        ("CAST(timestamp_micros(id % 2 * 1000001) AS TIMESTAMP_NTZ)", "timestamp_ntz"), ("unhex(if(id % 2 = 0, '00FF', ''))", "binary"),
+        ("element_at(array('', 'ä b', '名前'), CAST(id % 3 + 1 AS INT))", "string"), ("DATE'0001-01-01' + CAST(id % 2 AS INT)", "date"),
+    ],
+)  # fmt: skip
+def test_classes_of_every_type_come_back_as_they_were(spark: SparkSession, database: str, label: str, type: str | None) -> None:
+    spark.conf.set("spark.sql.session.timeZone", "America/New_York")
+    try:
+        spark.sql(f"CREATE TABLE t AS SELECT CAST(id % 6 AS DOUBLE) AS x, {label} AS label FROM range(60)")
+        spark.sql("CREATE MODEL m OPTIONS (model_type = 'logistic_classifier', max_iterations = 1) AS SELECT * FROM t")
+        found = spark.sql("SELECT label, map_keys(PREDICT_PROBA('m', x)) AS classes, PREDICT('m', x) AS y FROM t")
+        assert type is None or found.schema["y"].dataType.simpleString() == type
+        assert found.where("NOT array_contains(classes, label) OR NOT array_contains(classes, y)").count() == 0
+        assert found.select(F.explode("classes").alias("one")).distinct().count() == spark.table("t").select("label").distinct().count()
+        (accuracy,) = spark.sql("SELECT accuracy FROM ML_EVALUATE('m', TABLE(t))").collect()[0]
+        assert math.isclose(accuracy, found.where("y = label").count() / 60)
+    finally:
+        spark.conf.unset("spark.sql.session.timeZone")
