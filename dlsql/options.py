@@ -19,7 +19,8 @@ SPLITS = ("auto_split", "random", "custom", "seq", "no_split")
 # What a network for each group (partition_cols, TRAIN) does without: it is the built-in one, trained anew, whole, in one task.
 SHARED = (
     "warm_start", "base_model", "freeze", "sync_every", "outer_learn_rate", "outer_momentum", "num_workers", "checkpoint_every", "resume",
-    "min_loss", "max_steps", "max_score", "max_seconds", "module", "module_args", "architecture", "reshape", "standardize",
+    "transport", "mixed_precision", "min_loss", "max_steps", "max_score", "max_seconds",
+    "module", "module_args", "architecture", "reshape", "standardize",
 )  # fmt: skip
 ACTIVATIONS = ("relu", "relu6", "elu", "selu", "gelu", "silu", "tanh", "sigmoid", "leaky_relu")
 
@@ -209,6 +210,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("sync_every", _whole(1), None, "Local steps between averagings, 1 for synchronous SGD; 16 averagings an epoch by default."),
     Option("outer_learn_rate", _number(0, open_low=True), 1.0, "Rate of the step from the last state to the workers' average (DiLoCo)."),
     Option("outer_momentum", _number(0, 1, open_high=True), 0.0, "Nesterov momentum of that step; 0 at a rate of 1 is plain averaging."),
+    Option("transport", _one_of(("float32", "bfloat16")), "float32", "What workers tell one another: bfloat16 is half the bytes."),
+    Option("mixed_precision", _flag(), False, "Compute a step in bfloat16 where torch.autocast does; parameters stay float32."),
     Option("num_workers", _whole(1, 10_000), None, "Parallel tasks a round; chosen from rows, batch size and cores by default."),
     Option("checkpoint_every", _whole(1), 1, "Rounds between checkpoints."),
     Option("resume", _flag(), True, "Go on from the last checkpoint of the same statement over the same data."),
@@ -266,6 +269,8 @@ class Settings:
     sync_every: int | None
     outer_learn_rate: float
     outer_momentum: float
+    transport: str
+    mixed_precision: bool
     num_workers: int | None
     checkpoint_every: int
     resume: bool

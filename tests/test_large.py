@@ -22,16 +22,16 @@ _OPTIONS = {"optimizer": "sgd", "batch_size": 256, "sync_every": 2, "max_iterati
 
 def trained(folder: Path, master: str) -> list[Any]:
     """What a driver of its own tells."""
-    given = json.dumps([str(folder / master), master, _CONF, 1_000_000, 100, _OPTIONS])
-    done = subprocess.run([sys.executable, str(_SCRIPT), given], cwd=folder, capture_output=True, text=True, timeout=600)
+    given = json.dumps([str(folder), master, _CONF, 1_000_000, 100, _OPTIONS])
+    done = subprocess.run([sys.executable, str(_SCRIPT), given], cwd=folder.parent, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-4000:]
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
 def test_a_hundred_million_parameters_train_under_a_small_heap_to_the_same_bits_by_both_ways_of_agreeing(tmp_path: Path) -> None:
-    inside, predicted = trained(tmp_path, "local[2]")
+    inside, predicted = trained(tmp_path / "inside", "local[2]")
     assert inside["heap"] == 1 << 30
     assert predicted == {"predicted": 1000}
-    after, _ = trained(tmp_path, "local[1]")  # two workers outnumber one core
+    after, _ = trained(tmp_path / "after", "local[1]")  # two workers outnumber one core
     assert len(after["rounds"]) > len(inside["rounds"])
     assert after["weights"] == inside["weights"]

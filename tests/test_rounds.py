@@ -1,6 +1,7 @@
 """The loop over rounds: what the workers agree on, by either way of agreeing, equals what one process would have learned."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from dlsql.training import rounds
 from dlsql.training.pack import Blocks
 from udfs.batches import Batch, Block, batches
 from udfs.spec import Label, LocalSteps, NetworkSpec
-from udfs.state import State
+from udfs.state import State, cut
 from udfs.train import initial_state, network
 
 WIDTH, RATE, BATCH = 5, 0.05, 16
@@ -114,8 +115,15 @@ def test_averaging_every_gradient_is_exact_for_adam_too(spark: SparkSession, way
         (local_steps("NAdam", batch_norm=True), {"sync_every": 5}),
         (local_steps(outer_learn_rate=0.7, outer_momentum=0.9), {"sync_every": 3, "outer_learn_rate": 0.7, "outer_momentum": 0.9}),
         (local_steps("ASGD", frozen=("layers.0",)), {"sync_every": 4}),
+        (local_steps("Adam", batch_norm=True, shortened=True), {"sync_every": 4}),
+        (local_steps("Adam", batch_norm=True, shortened=True), {"sync_every": 1}),
+        (
+            local_steps(outer_learn_rate=0.7, outer_momentum=0.9, shortened=True),
+            {"sync_every": 3, "outer_learn_rate": 0.7, "outer_momentum": 0.9},
+        ),
+        (local_steps("Adam", mixed_precision=True), {"sync_every": 4}),
     ],
-    ids=["adam", "synchronous", "batch norm", "outer", "frozen"],
+    ids=["adam", "synchronous", "batch norm", "outer", "frozen", "short", "short gradients", "short outer", "mixed precision"],
 )
 def test_both_ways_of_agreeing_give_the_same_bits(
     spark: SparkSession, monkeypatch: pytest.MonkeyPatch, steps: LocalSteps, given: dict[str, object]
@@ -127,6 +135,26 @@ def test_both_ways_of_agreeing_give_the_same_bits(
     assert inside.keys() == outside.keys()
     assert all(np.array_equal(inside[key], outside[key]) for key in inside)
     assert [one.eval_loss for one in seen.rounds] == [one.eval_loss for one in seen_outside.rounds if one.eval_loss is not None]
+
+
+@pytest.mark.parametrize("every", [1, 4])
+def test_short_transport_and_mixed_precision_learn_nearly_what_float32_learns(spark: SparkSession, every: int) -> None:
+    parts = [worker_blocks(i, 300) for i in range(2)]
+    whole, _ = train(spark, parts, local_steps("Adam"), 3, sync_every=every)
+    for more in ({"shortened": True}, {"mixed_precision": True}):
+        found, _ = train(spark, parts, local_steps("Adam", **more), 3, sync_every=every)
+        assert 0 < distance(found, whole) < 0.1  # a bfloat16 has 8 bits: 0.8 % a number
+
+
+def test_a_state_in_many_pieces_is_learned_to_the_same_bits(spark: SparkSession, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    parts = [worker_blocks(i, rows, held_out=60) for i, rows in enumerate((150, 40))]
+    whole, seen = train(spark, parts, local_steps("Adam", batch_norm=True), 2, sync_every=4)
+    monkeypatch.setattr(rounds, "PIECE", 100)
+    monkeypatch.setattr(rounds, "cut", partial(cut, size=100))
+    pieces, seen_in_pieces = train(spark, parts, local_steps("Adam", batch_norm=True), 2, sync_every=4)
+    assert list(pieces) == list(whole)
+    assert all(np.array_equal(pieces[key], whole[key]) for key in whole)
+    assert [one.eval_loss for one in seen.rounds] == [one.eval_loss for one in seen_in_pieces.rounds]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -160,3 +188,13 @@ def test_a_diverging_training_names_the_round(spark: SparkSession, way: str) -> 
         match=r"\[DLSQL_DIVERGED\] (The training loss|A weight) became (nan|inf|-inf) in round \d+\. Lower learn_rate \(now 1e\+20\)",
     ):
         train(spark, parts, local_steps(), 20, sync_every=2, learn_rate=1e20)
+
+
+def test_a_round_without_a_batch_to_learn_from_changes_nothing(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "_FIRST_STEPS", 1)
+    monkeypatch.setattr(rounds, "_ROUND_SECONDS", 0.0)
+    steps = local_steps("Adam", batch_norm=True)
+    state, progress = train(spark, [worker_blocks(0, BATCH + 1)], steps, 2, max_steps=2)
+    cut_off, _ = train(spark, [worker_blocks(0, BATCH + 1)], steps, 1, max_steps=1)
+    assert [one.rows for one in progress.rounds] == [BATCH, 0]
+    assert all(np.array_equal(state[key], cut_off[key]) for key in state)

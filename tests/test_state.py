@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from udfs.state import Piece, State, cut, joined, merge, merged
+from udfs.state import Piece, State, cut, joined, merge, merged, restored, shortened
 
 
 def drawn(seed: int) -> State:
@@ -41,3 +41,24 @@ def test_pieces_merge_to_the_bits_of_the_wholes(size: int) -> None:
     pieces = [one for one in found if isinstance(one, Piece)]
     assert len(pieces) == len(found) - 1 == len(told) / 3
     assert same(joined(pieces), merge(states, weights))
+
+
+def test_a_state_that_travels_short_is_cut_off_towards_the_state_before() -> None:
+    before, after = drawn(1), drawn(2)
+    found = restored(shortened(after, before), before)
+    assert list(found) == list(after)
+    for key in ("network/weight", "network/scale"):
+        told, true = found[key] - before[key], after[key] - before[key]
+        assert np.all(
+            np.abs(told) <= np.abs(true) * (1 + 1e-5)
+        )  # 1e-5: what float32 rounds where a difference is small beside what it is of
+        assert np.all(np.abs(told - true) <= np.abs(true) / 128 + 1e-6)
+    for key in ("network/num_batches_tracked", "optimizer/0/exp_avg", "optimizer/0/step"):  # counters, and what is no float32
+        assert np.array_equal(found[key], after[key])
+
+
+def test_a_second_moment_that_travels_short_stays_at_least_zero() -> None:
+    before = {"optimizer/0/exp_avg_sq": np.random.default_rng(0).random(10_000).astype(np.float32) * 1e-9}
+    gone = [{"optimizer/0/exp_avg_sq": before["optimizer/0/exp_avg_sq"] * np.float32(rest)} for rest in (0.0, 1e-6)]
+    found = restored(merge([shortened(one, before) for one in gone], [1, 3]), before)
+    assert np.all(found["optimizer/0/exp_avg_sq"] >= 0)

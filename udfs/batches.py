@@ -26,6 +26,10 @@ class Batch:
     label: Tensor  # [rows]
     weight: Tensor  # [rows]
 
+    def to(self, device: torch.device) -> "Batch":
+        """The same rows on a device."""
+        return self if device.type == "cpu" else Batch(*(getattr(self, name).to(device) for name in _PARTS))
+
 
 def batches(steps: LocalSteps, epoch: int, blocks: Iterable[Block], first: int, count: int) -> Iterator[tuple[int, int, Batch]]:
     """Batches `first` .. `first + count - 1` of an epoch: number, worker, batch. The last of an epoch is short.

@@ -1,5 +1,7 @@
 """What a network's answers on a batch are worth: its loss, the gradients that follow from it, and the counts that metrics are made of."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -15,7 +17,9 @@ from udfs.spec import Code, LocalSteps, NetworkSpec
 
 def backward(steps: LocalSteps, module: nn.Module, batch: Batch) -> tuple[float, float]:
     """The gradients of a batch into the parameters' `grad`; gives the losses of its rows, each by its weight, in sum, and the weight."""
-    of_batch = _losses(steps, module(batch.dense, batch.codes), batch).sum()
+    with torch.autocast(batch.dense.device.type, torch.bfloat16) if steps.mixed_precision else nullcontext():
+        outputs = module(batch.dense, batch.codes)
+    of_batch = _losses(steps, outputs.float() if steps.mixed_precision else outputs, batch).sum()
     total = batch.weight.sum()
     loss = of_batch / total.clamp_min(1e-12)
     if steps.l1_reg or steps.l2_reg:
@@ -93,7 +97,7 @@ def try_loss(loss: Code, outputs: int, task: str) -> None:
 def _penalty(steps: LocalSteps, module: nn.Module) -> Tensor:
     """l1 |w| + l2 / 2 w^2 over the weights; biases are left free, as is usual (Goodfellow et al., Deep Learning, 7.1)."""
     weights = [p for p in module.parameters() if p.ndim > 1]
-    penalty = torch.zeros(())
+    penalty = weights[0].new_zeros(()) if weights else torch.zeros(())
     for weight in weights:
         penalty = penalty + steps.l1_reg * weight.abs().sum() + steps.l2_reg / 2 * weight.square().sum()
     return penalty
@@ -105,7 +109,7 @@ def _hits(outputs: Tensor, batch: Batch) -> npt.NDArray[np.float64]:
     right = guesses[guesses == batch.label]
     counts = torch.stack([torch.bincount(seen, minlength=classes) for seen in (right, guesses, batch.label)])  # [3, classes]
     log_loss = functional.cross_entropy(outputs.double(), batch.label, reduction="sum")
-    return np.append(counts.double().numpy().ravel(), float(log_loss))
+    return np.append(counts.double().cpu().numpy().ravel(), float(log_loss))
 
 
 def _errors(outputs: Tensor, batch: Batch) -> npt.NDArray[np.float64]:

@@ -170,6 +170,8 @@ class LocalSteps:
     class_weights: tuple[float, ...] | None = None
     frozen: tuple[str, ...] = ()  # prefixes of parameter names that do not move
     own_loss: Code | None = None  # (outputs, labels) -> the loss of each row [rows], or one of all rows
+    shortened: bool = False  # what workers tell one another travels as bfloat16
+    mixed_precision: bool = False
 
     @property
     def steps_out(self) -> bool:

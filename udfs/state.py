@@ -104,6 +104,8 @@ def average(vectors: Sequence[npt.NDArray[Any]] | npt.NDArray[Any], weights: Seq
     >>> average([np.array([1.0]), np.array([3.0]), np.array([np.nan])], [1, 3, 0]).tolist()
     [2.5]
     """
+    if vectors[0].dtype == np.uint16:  # of `shortened`
+        return _upper(average([_lengthened(vector) for vector in vectors], weights))
     total = float(sum(weights))
     summed = np.zeros(np.shape(vectors[0]), dtype=np.float64)
     for vector, weight in zip(vectors, weights, strict=True):
@@ -114,7 +116,48 @@ def average(vectors: Sequence[npt.NDArray[Any]] | npt.NDArray[Any], weights: Seq
 
 def is_averaged(key: str, value: npt.NDArray[Any]) -> bool:
     """Whether workers' values are averaged. Counters (steps, batches seen) are integers in meaning: of them the largest is kept."""
+    if key.startswith(_SHORT):
+        return True
     return np.issubdtype(value.dtype, np.floating) and not key.endswith(("/step", "num_batches_tracked"))
+
+
+_SHORT = "short/"
+
+
+def shortened(state: State, before: State) -> State:
+    """What travels of a state where two bytes a number shall do: by how much each float32 differs from the one before, as bfloat16.
+
+    A float32 is cut off after its upper half, as BigDL did it, and not rounded: a difference so never grows, and a moment that must not be
+    negative does not become so.
+
+    >>> [*shortened({"network/w": np.array([1.01], np.float32)}, {"network/w": np.array([1.0], np.float32)}).items()]
+    [('short/network/w', array([15395], dtype=uint16))]
+    """
+    return {
+        f"{_SHORT}{key}" if _is_long(key, value) else key: _upper(value - before.get(key, np.float32(0))) if _is_long(key, value) else value
+        for key, value in state.items()
+    }
+
+
+def restored(state: State, before: State) -> State:
+    """The inverse of `shortened`, but for what was cut off; of any other state itself."""
+    found: State = {}
+    for key, value in state.items():
+        own = key.removeprefix(_SHORT)
+        found[own] = value if own == key else np.asarray(before.get(own, np.float32(0)) + _lengthened(value))
+    return found
+
+
+def _is_long(key: str, value: npt.NDArray[Any]) -> bool:
+    return value.dtype == np.float32 and is_averaged(key, value)
+
+
+def _upper(vector: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return (np.ascontiguousarray(vector, np.float32).view(np.uint32) >> 16).astype(np.uint16).reshape(np.shape(vector))
+
+
+def _lengthened(vector: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return (vector.astype(np.uint32) << 16).view(np.float32)
 
 
 def merge(states: Sequence[State], weights: Sequence[float]) -> State:

@@ -2,7 +2,7 @@
 
 import gc
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby
@@ -16,7 +16,7 @@ from udfs import networks
 from udfs.batches import Batch, Block, as_batch, batches, seed_of
 from udfs.losses import backward, clip, measured
 from udfs.spec import LocalSteps, NetworkSpec, Shared
-from udfs.state import PIECE, Piece, State, cut, outer_step
+from udfs.state import PIECE, Piece, State, cut, outer_step, restored, shortened
 from udfs.sync import Gang, Seat, gang
 
 
@@ -31,6 +31,11 @@ class Round:
     sync_every: int  # steps between averagings; a round ends with one, and those inside it take a gang
     evaluates: bool = False  # on the worker's held-out rows, in the state that the workers agreed on
 
+
+CPU = torch.device("cpu")
+
+Gpus = Callable[[], Sequence[str]]
+"""Tells a task the addresses of the GPUs that it has to itself."""
 
 Seated = Callable[[], Seat | None]
 """Tells a task its seat in the gang; None where the driver merges what the tasks return."""
@@ -86,9 +91,9 @@ def network(spec: NetworkSpec, state: State) -> nn.Module:
 class Learner:
     """A network and its optimiser on their way from one state to the next, and what they saw on it."""
 
-    def __init__(self, steps: LocalSteps, learning_rate: float, state: State) -> None:
+    def __init__(self, steps: LocalSteps, learning_rate: float, state: State, device: torch.device = CPU) -> None:
         self.steps, self.rows, self.weight, self.loss, self.stepped = steps, 0, 0.0, 0.0, False
-        self.module = network(steps.network, state).train()
+        self.module, self.device = network(steps.network, state).train().to(device), device
         for name, parameter in self.module.named_parameters():
             if name.startswith(steps.frozen or ("\0",)):  # a network may have others that it never trains
                 parameter.requires_grad_(False)
@@ -103,8 +108,8 @@ class Learner:
         }
         self.optimizer: torch.optim.Optimizer = getattr(torch.optim, steps.optimizer)(self.module.parameters(), lr=learning_rate)
         self._outer = {key: value for key, value in state.items() if key.startswith("outer/")}
-        # What the outer optimiser steps from, and for which alone the last state that all agreed on is kept.
-        self._before = {**_copied(_network_state(self.module)), **self._outer} if steps.steps_out else {}
+        # The last state that all agreed on, which an outer optimiser steps from and differences are told from, is kept for them alone.
+        self._before: State = state if steps.steps_out or steps.shortened else {}
         self._load_optimizer(state)
 
     def take(self, epoch: int, number: int, worker: int, batch: Batch) -> float:
@@ -114,7 +119,7 @@ class Learner:
             return 0.0
         torch.manual_seed(seed_of(steps.seed, epoch, worker, number))  # for dropout
         self.optimizer.zero_grad(set_to_none=True)
-        loss, weight = backward(steps, self.module, batch)
+        loss, weight = backward(steps, self.module, batch.to(self.device))
         self.rows, self.weight, self.loss = self.rows + len(batch.label), self.weight + weight, self.loss + loss
         return weight
 
@@ -126,23 +131,28 @@ class Learner:
 
     def half(self) -> State:
         """Half a step: the gradients of all parameters that move, zeros where there are none, and what is kept beside them."""
-        return _views(self._half())
+        gradients = _views(self._gradients())
+        return {**(shortened(gradients, {}) if self.steps.shortened else gradients), **_views(self._kept)}
 
-    def _half(self) -> dict[str, Tensor]:
+    def _gradients(self) -> dict[str, Tensor]:
         for parameter in self.moving:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        gradients = {f"gradient/{i}": parameter.grad for i, parameter in enumerate(self.moving) if parameter.grad is not None}
-        return {**gradients, **self._kept}
+        return {f"gradient/{i}": parameter.grad for i, parameter in enumerate(self.moving) if parameter.grad is not None}
 
     def finish(self, averaged: State) -> None:
         """The other half: the optimiser's step on the workers' average gradient, with what they kept on average."""
-        _put(averaged, self._half())
+        _put(restored(averaged, {}), {**self._gradients(), **self._kept})
         self.step()
 
     def state(self) -> State:
         """Everything that the next round goes on from: views of what the next step changes."""
         return {**_views(self._tensors()), **self._outer}
+
+    def stretch(self) -> State:
+        """What the steps since the workers last agreed came to, as it travels to whoever merges it."""
+        self.make_slots()
+        return shortened(self.state(), self._before) if self.steps.shortened else self.state()
 
     def _tensors(self) -> dict[str, Tensor]:
         slots = self.optimizer.state_dict()["state"].items()
@@ -160,13 +170,13 @@ class Learner:
         bare = not self.optimizer.state_dict()["state"]
         self.make_slots()
         held = self._tensors()
-        own = _views(held)
+        own = shortened(_views(held), self._before) if self.steps.shortened else _views(held)
         if together.merge(own, rows):
             agreed = stepped_out(self.steps, self._before, own)
             _put(agreed, held)
-            if self.steps.steps_out:
-                self._outer = {key: value for key, value in agreed.items() if key.startswith("outer/")}
-                self._before = _copied({key: value for key, value in agreed.items() if not key.startswith("optimizer/")})
+            self._outer = {key: value for key, value in agreed.items() if key.startswith("outer/")} or self._outer
+            if self._before:
+                self._before = {key: value.copy() for key, value in agreed.items()}
         elif bare:
             self.optimizer.state.clear()
 
@@ -210,18 +220,26 @@ def _put(arrays: State, tensors: dict[str, Tensor]) -> None:
             tensor.detach().copy_(array)
 
 
-def _copied(state: State) -> State:
-    return {key: value.copy() for key, value in state.items()}
-
-
 def no_seat() -> None:
     """The seat of a worker that is on its own."""
+
+
+def no_gpus() -> Sequence[str]:
+    """The GPUs of a task that has none."""
+    return ()
+
+
+def device_of(gpus: Sequence[str]) -> torch.device:
+    """Where a task trains: on the first of the GPUs that Spark has given it, by their addresses, if torch can use it."""
+    return torch.device(f"cuda:{gpus[0]}") if gpus and torch.cuda.is_available() else CPU
 
 
 Told = Trained | Evaluated | Piece
 
 
-def train_round(steps: LocalSteps, this: Round, state: Shared, seated: Seated, blocks: Iterable[Block]) -> Iterator[Told]:
+def train_round(
+    steps: LocalSteps, this: Round, state: Shared, seated: Seated, gpus: Gpus, blocks: Iterable[Block]
+) -> Iterator[Told]:  # fmt: skip
     """A worker's part of a round: local steps of the optimiser from the shared state on the worker's own rows.
 
     In a gang the workers average their states after every `sync_every` steps: local SGD (Stich, "Local SGD Converges Fast and Communicates
@@ -234,11 +252,11 @@ def train_round(steps: LocalSteps, this: Round, state: Shared, seated: Seated, b
     parts = groupby(blocks, key=lambda block: block[1])  # blocks to train on come before those held out
     held_out, first = next(parts, (True, iter(())))
     training: Iterable[Block] = () if held_out else first
-    learner = Learner(steps, this.learning_rate, state.value)
+    learner = Learner(steps, this.learning_rate, state.value, device_of(gpus()))
     with gang(seated()) as together:
         yield from _alone(learner, this, training) if together is None else _together(learner, this, training, together)
     evaluation = first if held_out else next(parts, (True, iter(())))[1]
-    yield from _evaluated(steps, learner.module, evaluation if this.evaluates else ())
+    yield from _evaluated(steps, learner.module, learner.device, evaluation if this.evaluates else ())
     for _ in evaluation:  # a task that leaves input unread costs its Python worker
         pass
 
@@ -257,10 +275,8 @@ def _alone(learner: Learner, this: Round, blocks: Iterable[Block]) -> Iterator[T
         if learner.take(this.epoch, number, worker, batch) and not exact:
             learner.step()
     if learner.rows:
-        if not exact:
-            learner.make_slots()
         yield learner.trained(worker)
-        yield from cut(learner.half() if exact else learner.state(), PIECE, worker, learner.weight if exact else learner.rows)
+        yield from cut(learner.half() if exact else learner.stretch(), PIECE, worker, learner.weight if exact else learner.rows)
 
 
 def _together(learner: Learner, this: Round, blocks: Iterable[Block], together: Gang) -> Iterator[Told]:
@@ -293,6 +309,7 @@ def half_step(steps: LocalSteps, learning_rate: float, state: State, averaged: S
 
 def stepped_out(steps: LocalSteps, before: State, merged: State) -> State:
     """What the workers go on from: their merged state, or a step of the outer optimiser towards it."""
+    merged = restored(merged, before)
     if not steps.steps_out:
         return merged
     parameters = network(steps.network, merged).named_parameters()
@@ -300,18 +317,20 @@ def stepped_out(steps: LocalSteps, before: State, merged: State) -> State:
     return outer_step(before, merged, names, steps.outer_learn_rate, steps.outer_momentum)
 
 
-def evaluate(steps: LocalSteps, state: Shared, held_out: bool, blocks: Iterable[Block]) -> Iterator[Evaluated]:
+def evaluate(steps: LocalSteps, state: Shared, held_out: bool, gpus: Gpus, blocks: Iterable[Block]) -> Iterator[Evaluated]:
     """A worker's part of an evaluation, on its rows that are held out or on those that are not. Nothing for no rows."""
     _settle(steps)
-    yield from _evaluated(steps, network(steps.network, state.value), (block for block in blocks if block[1] == held_out))
+    device = device_of(gpus())
+    module = network(steps.network, state.value).to(device)
+    yield from _evaluated(steps, module, device, (block for block in blocks if block[1] == held_out))
 
 
-def _evaluated(steps: LocalSteps, module: nn.Module, blocks: Iterable[Block]) -> Iterator[Evaluated]:
+def _evaluated(steps: LocalSteps, module: nn.Module, device: torch.device, blocks: Iterable[Block]) -> Iterator[Evaluated]:
     module.eval()
     worker, rows, weight, loss, sums = -1, 0, 0.0, 0.0, np.zeros(0)
     with torch.inference_mode():
         for block in blocks:
-            worker, batch = block[0], as_batch(steps, block)
+            worker, batch = block[0], as_batch(steps, block).to(device)
             of_batch, counted = measured(steps, module(batch.dense, batch.codes), batch)
             sums = counted if not rows else sums + counted
             rows, weight, loss = rows + len(batch.label), weight + float(batch.weight.sum()), loss + of_batch

@@ -27,7 +27,7 @@ from udfs.schedules import Schedule, learning_rates
 from udfs.spec import Label, LocalSteps
 from udfs.state import PIECE, Piece, Shares, State, cut, joined, merged, numbered
 from udfs.sync import address_book
-from udfs.train import Evaluated, Round, Seated, Told, Trained, evaluate, half_step, no_seat, stepped_out, train_round
+from udfs.train import Evaluated, Gpus, Round, Seated, Told, Trained, evaluate, half_step, no_seat, stepped_out, train_round
 
 _AVERAGINGS = 16  # an epoch, by default
 _FIRST_STEPS, _ROUND_SECONDS = 256, 20.0  # a round is cut to this length: what a lost executor or a cancelled statement costs at most
@@ -169,18 +169,18 @@ def _round(
     book = None if host is None else address_book(host)
     with shared(context, state) as shares:
         seat = no_seat if book is None else _barrier_seat((str(host), book.port), patience(context))
-        task = partial(train_round, steps, asked, shares, seat)
+        task = partial(train_round, steps, asked, shares, seat, _gpus())
         tasks: RDD[Told] = blocks.rdd.mapPartitions(task) if book is None else blocks.rdd.barrier().mapPartitions(task)
         parts, evaluated, pieces = _sorted_out(_found(tasks, _pieces_back(state)))
         after = joined(pieces)
     del book
     parts.sort(key=lambda part: part.worker)
+    if not parts:  # nobody had a batch to learn from
+        after = state
     if fused:
         return after, parts, evaluated
     if parts:
         after = half_step(steps, this.learning_rate, state, after) if this.sync_every == 1 else stepped_out(steps, state, after)
-    else:
-        after = state
     return after, parts, _evaluate(context, blocks, steps, after, held_out=True) if this.evaluates else evaluated
 
 
@@ -290,7 +290,7 @@ _CARRIED = ("epoch", "first", "losses", "best_loss", "best_metrics", "reference"
 
 def _evaluate(context: SparkContext, blocks: Blocks, steps: LocalSteps, state: State, *, held_out: bool) -> list[Evaluated]:
     with shared(context, state) as shares:
-        return blocks.rdd.mapPartitions(partial(evaluate, steps, shares, held_out)).collect()
+        return blocks.rdd.mapPartitions(partial(evaluate, steps, shares, held_out, _gpus())).collect()
 
 
 # What follows is defined within functions, so that it travels by value: executors do not have this module.
@@ -307,6 +307,17 @@ def _barrier_seat(book: tuple[str, int], seconds: int) -> Seated:
         return Seat(task.partitionId(), hosts, book, seconds)
 
     return seat
+
+
+def _gpus() -> Gpus:
+    def gpus() -> Sequence[str]:
+        from pyspark import TaskContext
+
+        task = TaskContext.get()
+        given = None if task is None else task.resources().get("gpu")
+        return () if given is None else tuple(given.addresses)
+
+    return gpus
 
 
 @contextmanager

@@ -1,0 +1,26 @@
+"""Options of CREATE MODEL: what they refuse, and with which words."""
+
+import pytest
+
+from dlsql import options
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("transport", "bfloat", "Option `transport` is 'bfloat'; it takes one of float32, bfloat16."),
+        ("transport", 16, "Option `transport` is 16; it takes one of float32, bfloat16."),
+        ("mixed_precision", "half", "Option `mixed_precision` is 'half'; it takes TRUE or FALSE."),
+        ("mixed_precision", 1, "Option `mixed_precision` is 1; it takes TRUE or FALSE."),
+    ],
+)
+def test_a_value_that_an_option_does_not_take_is_named_with_what_it_takes(name: str, value: object, expected: str) -> None:
+    with pytest.raises(ValueError) as raised:
+        options.read((("model_type", "dnn_regressor"), (name, value)))  # type: ignore[arg-type]
+    assert str(raised.value) == f"[DLSQL_OPTION_VALUE] {expected} SQLSTATE: 22023"
+
+
+@pytest.mark.parametrize(("name", "value"), [("transport", "bfloat16"), ("mixed_precision", True)])
+def test_what_workers_share_does_not_go_with_a_network_for_each_group(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match="it does not go with partition_cols"):
+        options.read((("model_type", "dnn_regressor"), ("partition_cols", ["store"]), (name, value)))  # type: ignore[arg-type]
