@@ -64,7 +64,7 @@ class Bridge:
         """
         extensions = spark._jsparkSession.extensions()
         extensions.injectParser(self._new("Language$ParserFactory", self._python))
-        extensions.injectPlannerStrategy(self._new("Scoring$Planning"))
+        extensions.injectColumnar(self._new("Scoring$Planning"))
         extensions.injectOptimizerRule(self._new("Scoring$Guarding"))
         analysis = self._jvm.org.apache.spark.sql.catalyst.analysis
         self._teach(analysis.FunctionRegistry.builtin(), analysis.TableFunctionRegistry.builtin(), builders)

@@ -3,10 +3,13 @@ package dlsql;
 import java.util.ArrayList;
 import java.util.List;
 import org.apache.spark.sql.catalyst.expressions.*;
-import org.apache.spark.sql.catalyst.plans.logical.*;
+import org.apache.spark.sql.catalyst.plans.logical.LogicalPlan;
 import org.apache.spark.sql.catalyst.rules.Rule;
 import org.apache.spark.sql.catalyst.trees.TreeNode;
-import org.apache.spark.sql.execution.SparkStrategy;
+import org.apache.spark.sql.execution.FilterExec;
+import org.apache.spark.sql.execution.ProjectExec;
+import org.apache.spark.sql.execution.SparkPlan;
+import org.apache.spark.sql.execution.python.ArrowEvalPythonExec;
 import scala.collection.immutable.Seq;
 
 /** How Spark plans predictions: packed where the columns are read, run once a row, and only for the rows that need them. */
@@ -14,7 +17,7 @@ public class Scoring {
 
   public static class Planning extends scala.runtime.AbstractFunction1 {
     public Object apply(Object session) {
-      return new Strategy();
+      return new Columns();
     }
   }
 
@@ -25,51 +28,70 @@ public class Scoring {
   }
 
   /**
-   * Chains of projections, filters and predictions as Spark's optimizer leaves them are planned in a better form.
+   * Chains of projections, filters and predictions as Spark plans them are replaced by better ones.
    *
    * The packed inputs become a column of a projection below the operator that runs Python functions, which queues its whole input rows for
    * as long as Python computes: without it all columns that are packed would wait there, too. And a prediction that is made below, for a
    * filter, is carried up to where it is wanted again: the optimizer pushes filters below projections, and makes two of it.
+   *
+   * That happens to the physical plan, since adaptive execution looks for what it has run by the nodes of the logical one.
    */
-  public static class Strategy extends SparkStrategy {
-    public Seq apply(LogicalPlan plan) {
-      List made = new ArrayList();
-      LogicalPlan better = improved(plan);
-      if (better != plan) made.add(planLater(better));
-      return Lists.seq(made);
+  public static class Columns extends org.apache.spark.sql.execution.ColumnarRule {
+    public Rule preColumnarTransitions() {
+      return new Plans();
     }
   }
 
-  static LogicalPlan improved(LogicalPlan plan) {
+  public static class Plans extends Rule {
+    public String ruleName() {
+      return "dlsql.Plans";
+    }
+
+    public TreeNode apply(TreeNode plan) {
+      return ((SparkPlan) plan).transformDown(new Chains());
+    }
+  }
+
+  public static class Chains extends scala.runtime.AbstractPartialFunction {
+    public boolean isDefinedAt(Object plan) {
+      return plan instanceof ProjectExec || plan instanceof FilterExec || plan instanceof ArrowEvalPythonExec;
+    }
+
+    public Object applyOrElse(Object plan, scala.Function1 otherwise) {
+      return isDefinedAt(plan) ? improved((SparkPlan) plan) : otherwise.apply(plan);
+    }
+  }
+
+  static SparkPlan improved(SparkPlan plan) {
     List chain = new ArrayList();  // from the top
-    LogicalPlan below = plan;
+    SparkPlan below = plan;
     boolean unpacked = false;
     int highest = -1;  // of the predictions
-    while (below instanceof Project || below instanceof Filter || below instanceof ArrowEvalPython) {
-      if (below instanceof ArrowEvalPython) unpacked |= packs((ArrowEvalPython) below);
-      if (below instanceof ArrowEvalPython && highest < 0) highest = chain.size();
+    while (below instanceof ProjectExec || below instanceof FilterExec || below instanceof ArrowEvalPythonExec) {
+      if (below instanceof ArrowEvalPythonExec) unpacked |= packs((ArrowEvalPythonExec) below);
+      if (below instanceof ArrowEvalPythonExec && highest < 0) highest = chain.size();
       chain.add(below);
-      below = (LogicalPlan) below.children().apply(0);
+      below = (SparkPlan) below.children().apply(0);
     }
     if (!unpacked) return plan;
     List needed = new ArrayList();  // above each of the chain: an AttributeSet
     AttributeSet above = AttributeSet$.MODULE$.apply(plan.output());
     for (int i = 0; i < chain.size(); i++) {
       needed.add(above);
-      LogicalPlan node = (LogicalPlan) chain.get(i);
-      above = node instanceof Project ? node.references() : above.$plus$plus(node.references());
+      SparkPlan node = (SparkPlan) chain.get(i);
+      above = node instanceof ProjectExec ? node.references() : above.$plus$plus(node.references());
     }
     List made = new ArrayList();  // predictions: {function, attribute}
     for (int i = chain.size() - 1; i >= 0; i--) {
-      LogicalPlan node = (LogicalPlan) chain.get(i);
-      if (node instanceof ArrowEvalPython) below = predicted((ArrowEvalPython) node, below, (AttributeSet) needed.get(i), made);
-      else if (node instanceof Filter) below = new Filter(((Filter) node).condition(), below);
-      else below = i > highest ? carrying((Project) node, below, made) : new Project(((Project) node).projectList(), below);
+      SparkPlan node = (SparkPlan) chain.get(i);
+      if (node instanceof ArrowEvalPythonExec) below = predicted((ArrowEvalPythonExec) node, below, (AttributeSet) needed.get(i), made);
+      else if (node instanceof FilterExec) below = new FilterExec(((FilterExec) node).condition(), below);
+      else below = i > highest ? carrying((ProjectExec) node, below, made) : new ProjectExec(((ProjectExec) node).projectList(), below);
     }
-    return below.output().equals(plan.output()) ? below : new Project(plan.output(), below);
+    return below.output().equals(plan.output()) ? below : new ProjectExec(plan.output(), below);
   }
 
-  private static boolean packs(ArrowEvalPython eval) {
+  private static boolean packs(ArrowEvalPythonExec eval) {
     for (Object udf : Lists.list(eval.udfs())) {
       for (Object argument : Lists.list(((PythonUDF) udf).children())) if (argument instanceof Encode) return true;
     }
@@ -77,7 +99,7 @@ public class Scoring {
   }
 
   /** The predictions of an operator that are not made yet, over a projection that packs; those that are under their names here, too. */
-  private static LogicalPlan predicted(ArrowEvalPython eval, LogicalPlan child, AttributeSet needed, List made) {
+  private static SparkPlan predicted(ArrowEvalPythonExec eval, SparkPlan child, AttributeSet needed, List made) {
     List columns = new ArrayList(), packed = new ArrayList(), udfs = new ArrayList(), results = new ArrayList(), again = new ArrayList();
     for (Object place : generalFirst(eval)) {
       PythonUDF udf = (PythonUDF) eval.udfs().apply(((Integer) place).intValue());
@@ -94,22 +116,22 @@ public class Scoring {
       udfs.add(udf.withNewChildren(Lists.seq(arguments)));
       results.add(result);
     }
-    LogicalPlan plan = child;
+    SparkPlan plan = child;
     if (!udfs.isEmpty()) {
       for (Object one : made) {
         if (!results.contains(((Object[]) one)[1])) needed = needed.$plus((Attribute) ((Object[]) one)[1]);
       }
       for (Object column : Lists.list(child.output())) if (needed.contains((NamedExpression) column)) columns.add(column);
       columns.addAll(packed);
-      plan = new ArrowEvalPython(Lists.seq(udfs), Lists.seq(results), new Project(Lists.seq(columns), child), eval.evalType());
+      plan = new ArrowEvalPythonExec(Lists.seq(udfs), Lists.seq(results), new ProjectExec(Lists.seq(columns), child), eval.evalType());
     }
     if (again.isEmpty()) return plan;
     List all = Lists.list(plan.output());
     all.addAll(again);
-    return new Project(Lists.seq(all), plan);
+    return new ProjectExec(Lists.seq(all), plan);
   }
 
-  private static List generalFirst(ArrowEvalPython eval) {
+  private static List generalFirst(ArrowEvalPythonExec eval) {
     List all = new ArrayList(), guarded = new ArrayList();
     for (int i = 0; i < eval.udfs().size(); i++) {
       PythonUDF udf = (PythonUDF) eval.udfs().apply(i);
@@ -145,13 +167,13 @@ public class Scoring {
     return alias.toAttribute();
   }
 
-  private static LogicalPlan carrying(Project node, LogicalPlan child, List made) {
+  private static SparkPlan carrying(ProjectExec node, SparkPlan child, List made) {
     List columns = Lists.list(node.projectList());
     for (Object one : made) {
       Attribute result = (Attribute) ((Object[]) one)[1];
       if (child.outputSet().contains(result) && !node.outputSet().contains(result)) columns.add(result);
     }
-    return new Project(Lists.seq(columns), child);
+    return new ProjectExec(Lists.seq(columns), child);
   }
 
   private static Alias alias(Expression e, String name, ExprId id) {

@@ -189,10 +189,15 @@ def _usable(types: dict[str, str], features: tuple[str, ...], label: str, weight
     conditions += [~column(name).isin(*_ODD) | column(name).isNull() for name in finite]
     lists = [name for name in features if types[name] in ("array<float>", "array<double>")]
     conditions += [F.coalesce(~F.array_contains(column(name), odd), F.lit(True)) for name in lists for odd in _ODD]
-    usable = conditions[0]
-    for condition in conditions[1:]:
-        usable = usable & condition
-    return usable
+    return _all(conditions)
+
+
+def _all(conditions: Sequence[Column]) -> Column:
+    """Every condition holds. As a tree whose depth is the logarithm of their number: Spark descends into it by recursion."""
+    if len(conditions) == 1:
+        return conditions[0]
+    half = len(conditions) // 2
+    return _all(conditions[:half]) & _all(conditions[half:])
 
 
 _ODD = (float("nan"), float("inf"), float("-inf"))
