@@ -143,12 +143,9 @@ class Bridge:
         """Of each partition of blocks: the rows to train on, those held out, and a checksum. It makes the blocks."""
         return [(int(one[0]), int(one[1]), int(one[2])) for one in self._static("Packing").counted(blocks._jrdd)]
 
-    def answers(self, classes: Sequence[str], type: str) -> Any:
-        """What makes the answers of a classification in the JVM."""
-        texts = self._jvm.java.util.ArrayList()
-        for text in classes:
-            texts.add(text)
-        return self._new("Answers", texts, type)
+    def answers(self, told: str) -> Any:
+        """What reads a network's outputs in the JVM, see dlsql.encoding."""
+        return self._new("Answers", told)
 
     def query(self, text: str, placeholder: str) -> Any:
         """An answer to "table": a query over a stand-in relation."""

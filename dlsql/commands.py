@@ -24,7 +24,7 @@ from dlsql.catalog import DEFAULT, Catalog, new_run
 from dlsql.errors import DataError, DlsqlError, ExistsError, error
 from dlsql.formats.tensorboard import events
 from dlsql.functions import MODEL_ROW, VERSION_ROW, local, model_rows, version_rows
-from dlsql.model import Field, RoundInfo, Version, ddl
+from dlsql.model import RoundInfo, Version, ddl
 from dlsql.options import Settings
 from dlsql.parser import parse, render
 from dlsql.progress import bar, losses
@@ -49,7 +49,7 @@ from dlsql.statements import (
 )
 from dlsql.terms import parse_name
 from dlsql.training import groups
-from udfs.spec import Preprocess
+from udfs.spec import Label, Preprocess
 
 _SECONDS_BETWEEN_WRITES = 1.0  # rounds can be shorter, and nobody reads faster
 _LIBRARIES = ("dlsql", "pyspark", "torch", "onnxruntime", "numpy", "pyarrow")
@@ -208,13 +208,12 @@ def _quietly(clean: Callable[[], None]) -> None:
 def _version(
     client: Client, statement: CreateModel, settings: Settings, frame: DataFrame, trained: training.Trained, run_id: str, uri: str
 ) -> Version:
-    answer = Field(trained.signature.label.name, trained.signature.answer_type)
     engine = inference.GROUPS if settings.partition_cols else "onnx"
     return Version(
         namespace=str(statement.name.namespace), model=statement.name.model, version=0, run=run_id, status="ready",
         model_type=settings.model_type, task=settings.task, engine=engine, uri=uri, sha256=inference.digest(trained.files),
         bytes=sum(map(len, trained.files.values())), parameters=trained.parameters, inputs=ddl(trained.signature.inputs),
-        outputs=ddl((answer,)), options={key: json.dumps(value, ensure_ascii=False) for key, value in statement.options},
+        outputs=ddl(trained.signature.outputs), options={key: json.dumps(value, ensure_ascii=False) for key, value in statement.options},
         statement=render(statement), query=str(statement.query), tables=client.bridge.tables_read(frame), seed=settings.seed,
         rows_trained=trained.rows, loss=trained.loss, metrics=trained.metrics, seconds=trained.seconds,
         libraries={one: library_version(one) for one in _LIBRARIES},
@@ -236,7 +235,8 @@ def _explain(client: Client, statement: ExplainCreateModel) -> DataFrame:
         return _explain_groups(client, create, settings, groups.outline(frame, job))
     outline = training.outline(frame, job)
     found, network = outline.found, outline.network
-    block_row = 4 * network.dense + 8 * len(network.codes) + 12  # bytes: float32 numbers, int64 codes, label and weight
+    labels = found.learned.labels
+    block_row = 4 * network.dense + 8 * len(network.codes) + 4 * len(labels) + 8  # bytes: float32 numbers, int64 codes, labels and weight
     held_out = "by " + str(settings.data_split_col) if settings.data_split_method == "custom" else f"{found.held_out:.1%} of the rows"
     details = [
         ("plan", "model", f"{create.name}, {settings.model_type}"),
@@ -244,7 +244,7 @@ def _explain(client: Client, statement: ExplainCreateModel) -> DataFrame:
         ("plan", "held out", f"{settings.data_split_method}: {held_out}"),
         ("plan", "rounds", f"{settings.max_iterations} epochs at most, {outline.workers} workers, batches of {outline.batch} rows each"),
         *(("feature", one.name, _explained_feature(one)) for one in found.learned.features),
-        ("label", found.learned.label.name, f"{found.learned.label.type}: " + _explained_label(found.learned)),
+        *(("label", one.name, f"{one.type}: " + _explained_label(one)) for one in labels),
         ("network", "layers", network.layers),
         ("network", "parameters", str(outline.parameters)),
         ("memory", "blocks on the cluster", f"{found.rows * block_row / 1e6:.1f} MB"),
@@ -275,8 +275,7 @@ def _explained_feature(feature: Any) -> str:
     return f"{feature.type}: mean {feature.means[0]:g}, deviation {feature.scales[0]:g}"
 
 
-def _explained_label(learned: Preprocess) -> str:
-    label = learned.label
+def _explained_label(label: Label) -> str:
     return f"mean {label.mean:g}, deviation {label.scale:g}" if label.classes is None else f"{len(label.classes)} classes"
 
 
@@ -386,7 +385,7 @@ def _describe(client: Client, statement: DescribeModel) -> DataFrame:
     version = client.catalog.find(client.catalog.qualified(statement.name))
     signature = version.signature
     rows = [(one.name, one.type, "input") for one in signature.inputs]
-    rows.append((signature.label.name, signature.answer_type, "output"))
+    rows += [(one.name, one.type, "output") for one in signature.outputs]
     rows.append(("", "", ""))
     rows.append(("# Detailed Model Information", "", ""))
     names = {alias for alias, target in client.catalog.aliases(version.name).items() if target == version.version and alias != DEFAULT}

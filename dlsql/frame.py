@@ -103,7 +103,8 @@ def _value(option: str, value: Any) -> Value:
 
 
 def predict(model: str | Column, *features: str | Column) -> Column:
-    """The answer of a model for each row: the label in its own type, a DOUBLE for a regression. PREDICT in SQL.
+    """The answer of a model for each row: the label in its own type, a DOUBLE for a regression; of several labels a struct of these.
+    PREDICT in SQL.
 
     Args:
         model: its name, `[namespace.]model[@vN | @alias]`. A Column is an expression that gives it.
@@ -122,6 +123,7 @@ def ml_predict(model: str | Column, *features: str | Column) -> Column:
     """Everything that a model says of a row, as a STRUCT: ML_PREDICT in SQL. Arguments as for `predict`.
 
     Of a classifier: label, probability, probabilities ARRAY<STRUCT<label, probability>>, the most probable first. Of a regressor: value.
+    Of several labels: such a struct for each.
     """
     return _call("ml_predict", model, features)
 
@@ -152,7 +154,7 @@ def predict_udf(model: str, spark: SparkSession | None = None) -> UserDefinedFun
 
     Raises:
         NotFoundError: no such model, version or alias.
-        UnsupportedError: over Spark Connect, whose clients do not have the model's files.
+        UnsupportedError: over Spark Connect, whose clients do not have the model's files; or the model has several labels.
     """
     spark = spark or _active()
     if not is_classic(spark):

@@ -1,7 +1,7 @@
 """Functions at analysis: which model a call names, how its arguments feed it, and what Spark is to run in its place."""
 
 import json
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +14,14 @@ from dlsql import encoding, inference
 from dlsql.bridge import Bridge
 from dlsql.catalog import Catalog
 from dlsql.errors import did_you_mean, error, listed
-from dlsql.model import Argument, Signature, Version, alike, match
+from dlsql.model import Argument, Field, Signature, Version, alike, match
 from dlsql.quoting import identifier, literal
 from dlsql.terms import parse_name
 from udfs.rows import row_type
 from udfs.spec import Preprocess
 
-# function -> (what it shows of the answer for a classification, for a regression, whether a row that cannot be scored fails)
+# function -> (what it shows of the answer for a classification and for several labels, for a regression, whether a row that cannot be
+# scored fails)
 ANSWERS: dict[str, tuple[str, str, bool]] = {
     "predict": ("label", "whole", True),
     "predict_proba": ("map", "", True),
@@ -36,7 +37,7 @@ class Packed:
 
     udf: UserDefinedFunction
     encoder: Any  # of the JVM
-    answers: tuple[Any, ...]  # of the JVM; none for a regression
+    answers: tuple[Any, ...]  # of the JVM; none for a single regression
 
 
 class Bindings:
@@ -72,9 +73,8 @@ class Bindings:
                 self._bridge.context, bundle, version.sha256, version.signature, engine=version.engine, strict=strict
             )
             encoder = self._bridge.encoder(encoding.told(learned, row_type(learned), strict=strict, alone=True))
-            classes = learned.label.classes
-            answers = () if classes is None else (self._bridge.answers(encoding.texts(classes), learned.label.type),)
-            self._packed[key] = Packed(udf, encoder, answers)
+            told = encoding.answers(learned)
+            self._packed[key] = Packed(udf, encoder, () if told is None else (self._bridge.answers(told),))
         return self._packed[key]
 
     def _bundle(self, catalog: Catalog, version: Version) -> Any:
@@ -101,7 +101,16 @@ def bind(bindings: Bindings, bridge: Bridge, catalog: Catalog, question: Mapping
     function = str(question["function"])
     version = _model(catalog, function, question["model"])
     signature = version.signature
-    part = ANSWERS[function][1 if signature.task == "regression" else 0]
+    several = len(signature.labels) > 1
+    part = ANSWERS[function][1 if signature.task == "regression" and not several else 0]
+    if part == "map" and several:
+        one = next((one.name for one in signature.labels if signature.task_of(one) == "classification"), None)
+        hint = "" if one is None else f": ML_PREDICT(...).{identifier(one)}.probabilities"
+        names = ", ".join(one.name for one in signature.labels)
+        problem = (
+            f"gives the probabilities of one label; `{version.full_name}` answers with a struct of several: {names}. Use ML_PREDICT{hint}."
+        )
+        raise error("DLSQL_ARGUMENTS", function=function.upper(), problem=problem)
     if not part:
         problem = (
             f"gives the probabilities of classes; `{version.full_name}` is a {version.model_type}, whose answer is a number. Use PREDICT."
@@ -127,7 +136,7 @@ def bind(bindings: Bindings, bridge: Bridge, catalog: Catalog, question: Mapping
 
 def _types(signature: Signature) -> dict[str, str]:
     """The Spark type of each part of an answer."""
-    label = signature.label.type
+    label = signature.answer_type
     return {"label": label, "map": f"map<{label},double>", "whole": signature.raw_type, "value": "double"}
 
 
@@ -200,9 +209,14 @@ def _ml_predict(spark: SparkSession, catalog: Catalog, constants: list[Any], tab
     options = _settings(constants[1]) if len(constants) > 1 else {}
     features = _features(options["features"]) if "features" in options else None
     fed = "struct(*)" if features is None else ", ".join(identifier(one) for one in features)
+    answer, whole = f"predict({_pinned(version)}, {fed})", f"ml_predict({_pinned(version)}, {fed})"
+    if version.signature.others:
+        if "threshold" in options:
+            expected = f"it is for models of one label, and `{version.full_name}` has {len(version.signature.labels)}."
+            raise error("DLSQL_OPTION_VALUE", option="threshold", value=options["threshold"], expected=expected)
+        return f"SELECT *, {', '.join(_predicted(version.signature, answer, whole))} FROM {_INPUT}"
     label = version.signature.label.name
-    answer = f"predict({_pinned(version)}, {fed})"
-    probabilities = f"ml_predict({_pinned(version)}, {fed}).probabilities"
+    probabilities = f"{whole}.probabilities"
     if "threshold" in options:
         threshold = _threshold(catalog, version, options["threshold"])
         positive, negative = f"array_max({probabilities})", f"array_min({probabilities})"  # by label: the classes are in ascending order
@@ -211,6 +225,14 @@ def _ml_predict(spark: SparkSession, catalog: Catalog, constants: list[Any], tab
     if version.task == "classification":
         columns += f", {probabilities} AS {identifier(f'predicted_{label}_probs')}"
     return f"SELECT {columns} FROM {_INPUT}"
+
+
+def _predicted(signature: Signature, answer: str, whole: str) -> Iterator[str]:
+    """The columns of a model with several labels."""
+    for one in signature.labels:
+        yield f"{answer}.{identifier(one.name)} AS {identifier('predicted_' + one.name)}"
+        if signature.task_of(one) == "classification":
+            yield f"{whole}.{identifier(one.name)}.probabilities AS {identifier(f'predicted_{one.name}_probs')}"
 
 
 _SETTINGS = ("features", "threshold")
@@ -286,7 +308,7 @@ FROM (
         SELECT truth, answer.label AS guess, explode(
           if(exists(answer.probabilities, known -> known.label = truth), answer.probabilities,
              concat(answer.probabilities, array(named_struct('label', truth, 'probability', 0D))))) AS one
-        FROM (SELECT {label} AS truth, ml_predict({model}, struct(*)) AS answer FROM {input} WHERE {label} IS NOT NULL)
+        FROM (SELECT {label} AS truth, ml_predict({model}, struct(*)){field} AS answer FROM {input} WHERE {label} IS NOT NULL)
       ) GROUP BY ALL
     )
   ) GROUP BY class
@@ -299,7 +321,7 @@ SELECT avg(abs(error)) AS mean_absolute_error, avg(error * error) AS mean_square
   1 - avg(error * error) / nullif(var_pop(truth), 0) AS r2_score, 1 - var_pop(error) / nullif(var_pop(truth), 0) AS explained_variance
 FROM (
   SELECT if(answer IS NULL, NULL, truth) AS truth, truth - answer AS error
-  FROM (SELECT CAST({label} AS DOUBLE) AS truth, predict({model}, struct(*)) AS answer FROM {input} WHERE {label} IS NOT NULL)
+  FROM (SELECT CAST({label} AS DOUBLE) AS truth, predict({model}, struct(*)){field} AS answer FROM {input} WHERE {label} IS NOT NULL)
 )"""
 
 _METRICS = {
@@ -311,17 +333,31 @@ _METRICS = {
 def _ml_evaluate(spark: SparkSession, catalog: Catalog, constants: list[Any], tables: _Tables) -> str | DataFrame:
     _no_more("ML_EVALUATE", constants, tables, (1, 1), "ML_EVALUATE('model' [, TABLE(query)])")
     version = _model(catalog, "ML_EVALUATE", constants[0])
+    signature = version.signature
+    named = {
+        one.name: [f"{one.name}_{name}" if signature.others else name for name in _METRICS[signature.task_of(one)]]
+        for one in signature.labels
+    }
     if not tables:  # what was measured on the rows held out in training
-        columns = pa.schema([(name, pa.float64()) for name in _METRICS[version.task]])
+        columns = pa.schema([(name, pa.float64()) for names in named.values() for name in names])
         return local(spark, columns, [{name: version.metrics.get(name) for name in columns.names}])
-    _check_label(version, tables[0])
-    query = _EVALUATE_CLASSES if version.task == "classification" else _EVALUATE_VALUES
-    return query.format(label=identifier(version.signature.label.name), model=_pinned(version), input=_INPUT)
+    queries = []
+    for one in signature.labels:
+        _check_label(version, one, tables[0])
+        query = _EVALUATE_CLASSES if signature.task_of(one) == "classification" else _EVALUATE_VALUES
+        field = f".{identifier(one.name)}" if signature.others else ""
+        queries.append(query.format(label=identifier(one.name), model=_pinned(version), input=_INPUT, field=field))
+    if not signature.others:
+        return queries[0]
+    parts = (
+        f"({query}) AS part_{place}({', '.join(map(identifier, names))})"
+        for place, (query, names) in enumerate(zip(queries, named.values(), strict=True))
+    )
+    return f"SELECT * FROM {' CROSS JOIN '.join(parts)}"
 
 
-def _check_label(version: Version, columns: tuple[Argument, ...]) -> None:
-    """Raises NotFoundError where a table lacks the model's label, TypeMismatchError where it cannot be compared with the answers."""
-    label = version.signature.label
+def _check_label(version: Version, label: Field, columns: tuple[Argument, ...]) -> None:
+    """Raises NotFoundError where a table lacks a label, TypeMismatchError where it cannot be compared with the answers."""
     names = [str(column.name) for column in columns]
     found = next((column for column in columns if str(column.name).casefold() == label.name.casefold()), None)
     if found is None:

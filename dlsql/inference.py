@@ -12,6 +12,7 @@ from pyspark.sql.types import DataType, StringType, StructType
 from pyspark.sql.udf import UserDefinedFunction
 
 from dlsql.bridge import scalar_arrow_udf
+from dlsql.errors import error
 from dlsql.model import Signature
 from udfs.predict import predict, predict_label, predict_rows
 from udfs.score import predict_groups
@@ -51,7 +52,14 @@ def scoring_udf(
     """The worker's function: one column for each input of the model, a mask before them where `masked`.
 
     It gives the whole answer, of `Signature.raw_type`; where not `whole`, the answer of PREDICT, of `Signature.answer_type`.
+
+    Raises:
+        UnsupportedError: the model has several labels.
     """
+    if signature.others:
+        raise error(
+            "DLSQL_UNSUPPORTED", feature="predict_udf of a model with several labels", hint=" Use dlsql.predict, or PREDICT in SQL."
+        )
     threads = int(context.getConf().get("spark.task.cpus", "1") or 1)
     scoring = Scoring(sha256, bundle, engine, signature.task, threads, masked, strict)
     name = "predict" if strict else "try_predict"
@@ -67,10 +75,11 @@ def scoring_udf(
 
 
 def packed_udf(context: SparkContext, bundle: Any, sha256: str, signature: Signature, *, engine: str, strict: bool) -> UserDefinedFunction:
-    """The worker's function over rows that the JVM packed. It gives the number of a regression, the outputs of a classification."""
+    """The worker's function over rows that the JVM packed. It gives the number of a regression, the outputs of anything else."""
     threads = int(context.getConf().get("spark.task.cpus", "1") or 1)
-    scoring = Scoring(sha256, bundle, engine, signature.task, threads, strict=strict)
-    returns = spark_type("double" if signature.task == "regression" else "binary")
+    task = None if signature.others else signature.task
+    scoring = Scoring(sha256, bundle, engine, task, threads, strict=strict)
+    returns = spark_type("double" if task == "regression" else "binary")
     return scalar_arrow_udf(partial(predict_rows, scoring), returns, "predict" if strict else "try_predict")
 
 

@@ -57,6 +57,18 @@ def is_label_type(type: str) -> bool:
     return kind_of(type) in ("number", "time", "category", "bytes")
 
 
+def label_task(task: str, type: str) -> str:
+    """What a model of this task does with a label of this type: a regressor estimates numbers, and tells the classes of anything else.
+
+    >>> [label_task("regression", type) for type in ("int", "double", "boolean", "string", "date")]
+    ['regression', 'regression', 'classification', 'classification', 'classification']
+    >>> label_task("classification", "int")
+    'classification'
+    """
+    is_number = kind_of(type) == "number" and type != "boolean"
+    return "regression" if task == "regression" and is_number else "classification"
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
     """A column with its Spark type."""
@@ -72,19 +84,45 @@ class Signature:
     inputs: tuple[Field, ...]
     label: Field
     task: str  # classification | regression
+    others: tuple[Field, ...] = ()  # labels after the first
+
+    @property
+    def labels(self) -> tuple[Field, ...]:
+        """All labels, in the order of the network's outputs."""
+        return (self.label, *self.others)
+
+    @property
+    def outputs(self) -> tuple[Field, ...]:
+        """What PREDICT gives for each label."""
+        return tuple(Field(one.name, "double" if self.task_of(one) == "regression" else one.type) for one in self.labels)
+
+    def task_of(self, label: Field) -> str:
+        """What it does with one of its labels."""
+        return label_task(self.task, label.type) if self.others else self.task
 
     @property
     def raw_type(self) -> str:
-        """The Spark type that a worker returns for a row."""
-        if self.task == "regression":
-            return "double"
-        label = self.label.type
-        return f"struct<label:{label},probability:double,probabilities:array<struct<label:{label},probability:double>>>"
+        """The Spark type of the whole answer: of several labels that of ML_PREDICT for each."""
+        if self.others:
+            wholes = {
+                one.name: _whole(one.type) if self.task_of(one) == "classification" else "struct<value:double>" for one in self.labels
+            }
+            return _struct(wholes)
+        return "double" if self.task == "regression" else _whole(self.label.type)
 
     @property
     def answer_type(self) -> str:
         """The Spark type of PREDICT."""
-        return "double" if self.task == "regression" else self.label.type
+        return _struct({one.name: one.type for one in self.outputs}) if self.others else self.outputs[0].type
+
+
+def _whole(label: str) -> str:
+    return f"struct<label:{label},probability:double,probabilities:array<struct<label:{label},probability:double>>>"
+
+
+def _struct(types: Mapping[str, str]) -> str:
+    fields = (f"`{name.replace('`', '``')}`:{type}" for name, type in types.items())
+    return f"struct<{','.join(fields)}>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +171,8 @@ class Version:
     @property
     def signature(self) -> Signature:
         """What it takes and gives, read from its DDL."""
-        return Signature(fields_of(self.inputs), fields_of(self.outputs)[0], self.task)
+        label, *others = fields_of(self.outputs)
+        return Signature(fields_of(self.inputs), label, self.task, tuple(others))
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,7 +164,7 @@ _MODULE = (
 
 OPTIONS: tuple[Option, ...] = (
     Option("model_type", Check("one of " + ", ".join(KINDS), _kind), None, "The kind of model. Required to train."),
-    Option("input_label_cols", _list_of(_text(), "a list of one column name"), ("label",), "The label column."),
+    Option("input_label_cols", _list_of(_text(), "a list of column names"), ("label",), "The label column; several with `module`."),
     Option("partition_cols", _list_of(_text(), "a list of column names"), (), "Train one network for each group of these columns."),
     Option("hidden_units", _list_of(_whole(1, 65_536), "a list of whole numbers from 1 to 65536"), (128, 64), "Width of each layer.", DNN),
     Option("activation_fn", _one_of(ACTIVATIONS), "relu", "Activation after each hidden layer, by torch's name.", DNN),
@@ -300,7 +300,7 @@ class Settings:
 
     @property
     def label(self) -> str:
-        """The label column."""
+        """The label column, or the first of several."""
         return self.input_label_cols[0]
 
 
@@ -369,6 +369,22 @@ def _read_one(option: Option, value: Value) -> Any:
         ) from None
 
 
+_OF_ONE_LABEL = ("class_weights", "auto_class_weights", "max_score")
+
+
+def _check_labels(values: Mapping[str, Any], refuse: Callable[[str, str], None]) -> None:
+    """What several labels demand of the other options."""
+    names = [name.casefold() for name in values["input_label_cols"]]
+    if len(set(names)) < len(names):
+        refuse("input_label_cols", "it names a column twice.")
+    if not values["module"] and not values["architecture"]:
+        hint = " A network of your own has as many as you like: module = 'mlp', or another one (docs/networks.md)."
+        raise error("DLSQL_UNSUPPORTED", feature="A built-in network with more than one label column (input_label_cols)", hint=hint)
+    for name in _OF_ONE_LABEL:
+        if values[name] != TABLE[name].default:
+            refuse(name, f"it is for one label, and input_label_cols has {len(names)}.")
+
+
 def _check_together(given: Mapping[str, Value], values: Mapping[str, Any]) -> None:
     """What one option demands of another."""
 
@@ -376,7 +392,7 @@ def _check_together(given: Mapping[str, Value], values: Mapping[str, Any]) -> No
         raise error("DLSQL_OPTION_VALUE", option=option, value=repr(values[option]), expected=expected)
 
     if len(values["input_label_cols"]) > 1:
-        raise error("DLSQL_UNSUPPORTED", feature="A model with more than one label column (input_label_cols)")
+        _check_labels(values, refuse)
     if values["module"] and values["architecture"]:
         refuse("module", "architecture is given too; choose one.")
     own = values["module"] or values["architecture"]

@@ -45,7 +45,7 @@ def train(spark: SparkSession, parts: list[list[Block]], steps: LocalSteps, epoc
     settings = options.read((("model_type", "dnn_regressor"), ("learn_rate", RATE), ("batch_size", BATCH), ("early_stop", False),
                              ("max_iterations", epochs), *given.items()))  # type: ignore[arg-type]  # fmt: skip
     rdd = spark.sparkContext.parallelize(parts, len(parts)).flatMap(lambda part: part)
-    plan = rounds.Plan("test", settings, steps, [], Label("y", "double"))
+    plan = rounds.Plan("test", settings, steps, [], (Label("y", "double"),))
     start = initial_state(steps.network, 3)
     sizes = tuple((sum(one[2] for one in part if not one[1]), sum(one[2] for one in part if one[1])) for part in parts)
     blocks = Blocks(rdd, sizes, 0)

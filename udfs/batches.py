@@ -23,7 +23,7 @@ class Batch:
 
     dense: Tensor  # [rows, numbers]
     codes: Tensor  # [rows, categories]
-    label: Tensor  # [rows]
+    label: Tensor  # [rows]; of several labels int32 [rows, labels], where a number lies as the bits of its float32
     weight: Tensor  # [rows]
 
     def to(self, device: torch.device) -> "Batch":
@@ -75,9 +75,14 @@ def _take(rows: Batch, places: Tensor) -> Batch:
 def as_batch(steps: LocalSteps, block: Block) -> Batch:
     """A block's rows in their order."""
     _, _, rows, *buffers = block
-    kinds = (torch.float32, torch.int32, torch.int32 if steps.task == "classification" else torch.float32, torch.float32)
+    heads = len(steps.network.heads)
+    kinds = (torch.float32, torch.int32, torch.int32 if heads or steps.task == "classification" else torch.float32, torch.float32)
     dense, codes, label, weight = (_tensor(buffer, kind) for buffer, kind in zip(buffers, kinds, strict=True))
-    codes, label = codes.long(), label.long() if steps.task == "classification" else label
+    codes = codes.long()
+    if heads:
+        label = label.view(rows, heads)
+    elif steps.task == "classification":
+        label = label.long()
     if steps.class_weights is not None:
         weight = weight * torch.tensor(steps.class_weights)[label]
     return Batch(dense.view(rows, steps.network.dense), codes.view(rows, len(steps.network.codes)), label, weight)

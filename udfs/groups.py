@@ -110,7 +110,7 @@ def _train(how: GroupTraining, columns: Sequence[pa.Array]) -> values.Value:
     last = _evaluate(steps, module, learning if held_out is None else held_out)
     told = {
         "rows": len(rows.held_out), "skipped": rows.skipped, "epochs": epoch + 1, "loss": best.loss,
-        "parameters": sum(parameter.numel() for parameter in module.parameters()), "metrics": metrics.metrics([last], rows.learned.label),
+        "parameters": sum(parameter.numel() for parameter in module.parameters()), "metrics": metrics.metrics([last], rows.learned.labels),
     }  # fmt: skip
     named = {name: tensor.detach().numpy().copy() for name, tensor in module.state_dict().items()}
     return values.Value(rows.learned, steps.network, named, told)

@@ -1,5 +1,6 @@
 """What a network's answers on a batch are worth: its loss, the gradients that follow from it, and the counts that metrics are made of."""
 
+from collections.abc import Iterator
 from contextlib import nullcontext
 
 import numpy as np
@@ -12,7 +13,10 @@ from udfs import networks
 from udfs.batches import Batch
 from udfs.errors import NetworkError
 from udfs.networks import code
+from udfs.schedules import LOSSES
 from udfs.spec import Code, LocalSteps, NetworkSpec
+
+_Told = Tensor | tuple[Tensor, ...]  # of several labels one each
 
 
 def backward(steps: LocalSteps, module: nn.Module, batch: Batch) -> tuple[float, float]:
@@ -38,29 +42,44 @@ def clip(steps: LocalSteps, module: nn.Module) -> None:
 
 def measured(steps: LocalSteps, outputs: Tensor, batch: Batch) -> tuple[float, npt.NDArray[np.float64]]:
     """The losses of a batch's rows in sum, and what `Evaluated` keeps of it."""
-    sums = _hits(outputs, batch) if steps.task == "classification" else _errors(outputs, batch)
-    return float(_losses(steps, outputs, batch).sum()), sums
+    counted = [_COUNTS[task](given, label) for task, given, label in _by_label(steps, outputs, batch)]
+    return float(_losses(steps, outputs, batch).sum()), np.concatenate(counted)
+
+
+def _by_label(steps: LocalSteps, outputs: Tensor, batch: Batch) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Each label's task, outputs and values: of a classification [rows, classes] and int64 [rows], of a regression both [rows]."""
+    if not steps.network.heads:
+        yield steps.task, outputs if steps.task == "classification" else outputs[:, 0], batch.label
+    for place, head in enumerate(steps.network.heads):
+        given, bits = outputs[:, head.place], batch.label[:, place].contiguous()
+        if head.task == "classification":
+            yield head.task, given, bits.long()
+        else:
+            yield head.task, given[:, 0], bits.view(torch.float32)
 
 
 def _losses(steps: LocalSteps, outputs: Tensor, batch: Batch) -> Tensor:
-    """The loss of each row times its weight. [rows]"""
+    """The loss of each row, the sum of its labels', times its weight. [rows]"""
+    labels = list(_by_label(steps, outputs, batch))
     if steps.own_loss is not None:
-        return _own_losses(steps.own_loss, outputs if steps.task == "classification" else outputs[:, 0], batch)
+        several = bool(steps.network.heads)
+        _, given, wanted = zip(*labels, strict=True) if several else labels[0]
+        return _own_losses(steps.own_loss, given, wanted, batch.weight)
     more = {"label_smoothing": steps.label_smoothing} if steps.label_smoothing else {}
-    outputs = outputs if steps.task == "classification" else outputs[:, 0]
-    losses: Tensor = getattr(functional, steps.loss)(outputs, batch.label, reduction="none", **more) * batch.weight
-    return losses
+    total = batch.weight.new_zeros(())
+    for task, given, wanted in labels:
+        named = steps.loss if task == steps.task else LOSSES[task][0]
+        total = total + getattr(functional, named)(given, wanted, reduction="none", **more)
+    return total * batch.weight
 
 
-def _own_losses(loss: Code, outputs: Tensor, batch: Batch) -> Tensor:
+def _own_losses(loss: Code, outputs: _Told, labels: _Told, weight: Tensor) -> Tensor:
     """The losses of a user's function times the weights; one loss of the whole batch counts for each of its rows. [rows]"""
-    losses = code.load(loss)(outputs, batch.label)
-    if not isinstance(losses, Tensor) or losses.shape not in ((), batch.label.shape):
+    losses = code.load(loss)(outputs, labels)
+    if not isinstance(losses, Tensor) or losses.shape not in ((), weight.shape):
         found = f"a tensor {[*losses.shape]}" if isinstance(losses, Tensor) else f"a {type(losses).__name__}"
-        raise NetworkError(
-            f"`{loss.name}` gives {found} for {len(batch.label)} rows; a loss gives one number for each row, or one for all."
-        )
-    each: Tensor = losses * batch.weight
+        raise NetworkError(f"`{loss.name}` gives {found} for {len(weight)} rows; a loss gives one number for each row, or one for all.")
+    each: Tensor = losses * weight
     return each
 
 
@@ -75,22 +94,22 @@ def problem_of(spec: NetworkSpec, loss: Code | None, _: object) -> str | None:
     return None
 
 
-def try_loss(loss: Code, outputs: int, task: str) -> None:
+def try_loss(loss: Code, spec: NetworkSpec, task: str) -> None:
     """Calls a user's loss on two rows of nothing.
 
     Raises:
         NetworkError: it fails, or gives another shape than a loss has.
     """
-    rows = Batch(
-        torch.zeros(2, 0), torch.zeros(2, 0), torch.zeros(2, dtype=torch.int64 if task == "classification" else None), torch.ones(2)
-    )
-    answers = torch.zeros((2, outputs) if task == "classification" else 2)
+    tasks = [(task, spec.outputs)] if not spec.heads else [(head.task, head.width) for head in spec.heads]
+    outputs = tuple(torch.zeros((2, width) if task == "classification" else 2) for task, width in tasks)
+    labels = tuple(torch.zeros(2, dtype=torch.int64 if task == "classification" else None) for task, _ in tasks)
     try:
-        _own_losses(loss, answers, rows)
+        _own_losses(loss, outputs if spec.heads else outputs[0], labels if spec.heads else labels[0], torch.ones(2))
     except NetworkError:
         raise
     except Exception as e:
-        shown = f"outputs {[*answers.shape]} and labels {[*rows.label.shape]}"
+        given, wanted = (", ".join(str([*one.shape]) for one in some) for some in (outputs, labels))
+        shown = f"outputs ({given}) and labels ({wanted})" if spec.heads else f"outputs {given} and labels {wanted}"
         raise NetworkError(f"`{loss.name}` fails, called with {shown}: {type(e).__name__}: {e}") from e
 
 
@@ -103,17 +122,20 @@ def _penalty(steps: LocalSteps, module: nn.Module) -> Tensor:
     return penalty
 
 
-def _hits(outputs: Tensor, batch: Batch) -> npt.NDArray[np.float64]:
+def _hits(outputs: Tensor, label: Tensor) -> npt.NDArray[np.float64]:
     classes = outputs.shape[1]
     guesses = outputs.argmax(dim=1)
-    right = guesses[guesses == batch.label]
-    counts = torch.stack([torch.bincount(seen, minlength=classes) for seen in (right, guesses, batch.label)])  # [3, classes]
-    log_loss = functional.cross_entropy(outputs.double(), batch.label, reduction="sum")
+    right = guesses[guesses == label]
+    counts = torch.stack([torch.bincount(seen, minlength=classes) for seen in (right, guesses, label)])  # [3, classes]
+    log_loss = functional.cross_entropy(outputs.double(), label, reduction="sum")
     return np.append(counts.double().cpu().numpy().ravel(), float(log_loss))
 
 
-def _errors(outputs: Tensor, batch: Batch) -> npt.NDArray[np.float64]:
+def _errors(outputs: Tensor, label: Tensor) -> npt.NDArray[np.float64]:
     """Sums of |e|, e^2, e, y, y^2, where y is the scaled label and e what the network lacks to it."""
-    label = batch.label.double()
-    lacks = label - outputs[:, 0].double()
+    label = label.double()
+    lacks = label - outputs.double()
     return np.array([float(s.sum()) for s in (lacks.abs(), lacks.square(), lacks, label, label.square())])
+
+
+_COUNTS = {"classification": _hits, "regression": _errors}

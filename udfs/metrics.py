@@ -9,16 +9,24 @@ from udfs.spec import Label
 from udfs.train import Evaluated
 
 
-def metrics(parts: Sequence[Evaluated], label: Label) -> dict[str, float]:
-    """The metrics of all parts together; none for no rows."""
+def metrics(parts: Sequence[Evaluated], labels: Sequence[Label]) -> dict[str, float]:
+    """The metrics of all parts together; none for no rows. Of several labels each under the label's name: kind_accuracy."""
     if not parts:
         return {}
     ordered = sorted(parts, key=lambda part: part.worker)
     rows = sum(part.rows for part in ordered)
     sums = np.sum([part.sums for part in ordered], axis=0)
-    return (
-        _regression(sums, rows, label.scale) if label.classes is None else classification(sums[:-1].reshape(3, -1), float(sums[-1]) / rows)
-    )
+    found: dict[str, float] = {}
+    for label in labels:
+        count = 5 if label.classes is None else 3 * label.outputs + 1
+        own, sums = sums[:count], sums[count:]
+        of_label = _regression(own, rows, label.scale) if label.classes is None else _classified(own, rows)
+        found |= of_label if len(labels) == 1 else {f"{label.name}_{name}": value for name, value in of_label.items()}
+    return found
+
+
+def _classified(sums: npt.NDArray[np.float64], rows: int) -> dict[str, float]:
+    return classification(sums[:-1].reshape(3, -1), float(sums[-1]) / rows)
 
 
 def loss(parts: Sequence[Evaluated]) -> float | None:

@@ -34,13 +34,13 @@ def predict_rows(scoring: Scoring, packed: pa.Array) -> pa.Array:
         packed: BINARY, see `udfs.rows`.
 
     Returns:
-        DOUBLE for a regression; for a classification the network's outputs, BINARY of float32 [classes].
+        DOUBLE for a regression; for a classification and for several labels the network's outputs, BINARY of float32 [outputs].
     """
     model = _load(scoring)
     taken = rows.records(packed, model.row)
     outputs = model.network(np.ascontiguousarray(taken["dense"]), taken["codes"].astype(np.int64))
     valid = None if len(taken) == len(packed) else np.asarray(pc.is_valid(packed), dtype=bool)
-    if scoring.task == "classification":
+    if scoring.task != "regression":
         return rows.binary(outputs, valid)
     numbers = _value(model.preprocess.label, outputs)
     return numbers if valid is None else numbers.take(pa.array(np.cumsum(valid) - 1, mask=~valid))
@@ -70,7 +70,7 @@ def predict(scoring: Scoring, *columns: pa.Array) -> pa.Array:
     if scoring.strict and (inputs.misfit & wanted).any():
         raise ScoringError(next(iter(inputs.misfits.values())))
     scored = wanted & ~inputs.absent & ~inputs.misfit
-    answer = _ANSWERS[scoring.task]
+    answer = _ANSWERS[str(scoring.task)]
     if scored.all():
         return answer(model.preprocess.label, model.network(inputs.dense, inputs.codes))
     answers = answer(model.preprocess.label, model.network(inputs.dense[scored], inputs.codes[scored]))

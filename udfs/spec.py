@@ -4,8 +4,9 @@ import base64
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -56,6 +57,11 @@ class Label:
         """The width of the network's last layer."""
         return 1 if self.classes is None else len(self.classes)
 
+    @property
+    def task(self) -> str:
+        """classification or regression."""
+        return "regression" if self.classes is None else "classification"
+
 
 @dataclass(frozen=True, slots=True)
 class Preprocess:
@@ -64,13 +70,19 @@ class Preprocess:
     features: tuple[Feature, ...]
     label: Label
     bound: float | None = None  # deviations from the mean beyond which a number counts as that far away; None for a linear model
+    others: tuple[Label, ...] = ()  # labels after the first, of a network with several outputs
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """All labels, in the order of the network's outputs."""
+        return (self.label, *self.others)
 
     def to_json(self) -> str:
         """The form in the model store; the classes as an Arrow stream, which keeps any scalar type exactly."""
-        label = {field.name: getattr(self.label, field.name) for field in dataclasses.fields(Label)}
-        label["classes"] = None if self.label.classes is None else base64.b64encode(_to_stream(self.label.classes)).decode()
-        features = [dataclasses.asdict(feature) for feature in self.features]
-        return json.dumps({"features": features, "label": label, "bound": self.bound}, ensure_ascii=False)
+        said: dict[str, Any] = {"features": [dataclasses.asdict(feature) for feature in self.features], "label": _said(self.label)}
+        if self.others:
+            said["others"] = [_said(label) for label in self.others]
+        return json.dumps({**said, "bound": self.bound}, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> "Preprocess":
@@ -81,15 +93,24 @@ class Preprocess:
     def from_dict(cls, read: Mapping[str, Any]) -> "Preprocess":
         """The same, from parsed JSON."""
         features = tuple(_feature(one) for one in read["features"])
-        label = dict(read["label"])
-        if label["classes"] is not None:
-            label["classes"] = pa.ipc.open_stream(base64.b64decode(label["classes"])).read_all().column(0).combine_chunks()
-        return cls(features, Label(**label), read["bound"])
+        return cls(features, _label(read["label"]), read["bound"], tuple(_label(one) for one in read.get("others", ())))
 
 
 def _feature(read: dict[str, Any]) -> Feature:
     fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in read.items()}
     return Feature(**fields)
+
+
+def _said(label: Label) -> dict[str, Any]:
+    said = {field.name: getattr(label, field.name) for field in dataclasses.fields(Label)}
+    return said | {"classes": None if label.classes is None else base64.b64encode(_to_stream(label.classes)).decode()}
+
+
+def _label(read: Mapping[str, Any]) -> Label:
+    classes = read["classes"]
+    if classes is not None:
+        classes = pa.ipc.open_stream(base64.b64decode(classes)).read_all().column(0).combine_chunks()
+    return Label(**{**read, "classes": classes})
 
 
 def _to_stream(values: pa.Array) -> bytes:
@@ -125,6 +146,32 @@ class Input:
 
 
 @dataclass(frozen=True, slots=True)
+class Head:
+    """Which of a network's outputs are the answer for a label, where there are several labels."""
+
+    name: str  # of the label
+    task: str  # classification | regression
+    at: int  # the first
+    width: int  # how many: one for each class, 1 for a number
+
+    @property
+    def place(self) -> slice:
+        """Where they stand among all outputs."""
+        return slice(self.at, self.at + self.width)
+
+
+def heads(labels: Sequence[Label]) -> tuple[Head, ...]:
+    """The outputs of several labels, one after the other; nothing for a single one, which has them all.
+
+    >>> heads([Label("age", "int"), Label("kind", "string", pa.array(["a", "b"]))])[1]
+    Head(name='kind', task='classification', at=1, width=2)
+    """
+    ends = list(accumulate((label.outputs for label in labels), initial=0))
+    found = tuple(Head(label.name, label.task, at, label.outputs) for label, at in zip(labels, ends, strict=False))
+    return found if len(found) > 1 else ()
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkSpec:
     """Which network: what builds it, a row of udfs.networks.BUILDERS, and from what. It takes `dense` numbers and a code a category."""
 
@@ -135,6 +182,7 @@ class NetworkSpec:
     arguments: tuple[tuple[str, Any], ...] = ()
     factory: Code | None = None  # of a module
     inputs: tuple[Input, ...] = ()  # of a module or an architecture: what its forward takes
+    heads: tuple[Head, ...] = ()  # of several labels, which divide the outputs among them
 
     def described(self) -> dict[str, Any]:
         """The form in the model store: no code, only its name."""
@@ -146,7 +194,8 @@ class NetworkSpec:
         if self.builder == "perceptron":
             return " - ".join(map(str, (self.dense, *dict(self.arguments)["hidden_units"], self.outputs)))
         taken = ", ".join(f"{one.name} {[*one.shape]}" for one in self.inputs)
-        return f"{taken} - {self.factory.name if self.factory else 'keras'} - {self.outputs}"
+        given = ", ".join(f"{one.name} [{one.width}]" for one in self.heads) or self.outputs
+        return f"{taken} - {self.factory.name if self.factory else 'keras'} - {given}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +203,7 @@ class LocalSteps:
     """How a worker steps: everything of a training that stays the same from round to round."""
 
     network: NetworkSpec
-    task: str  # classification | regression
+    task: str  # classification | regression; of several labels that of the model, whose loss those of another task do not have
     loss: str  # a function of torch.nn.functional, unless there is `own_loss`
     optimizer: str  # a class of torch.optim
     batch_size: int  # rows a step of one worker
@@ -169,7 +218,7 @@ class LocalSteps:
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] | None = None
     frozen: tuple[str, ...] = ()  # prefixes of parameter names that do not move
-    own_loss: Code | None = None  # (outputs, labels) -> the loss of each row [rows], or one of all rows
+    own_loss: Code | None = None  # (outputs, labels), of several labels two tuples -> the loss of each row [rows], or one of all rows
     shortened: bool = False  # what workers tell one another travels as bfloat16
     mixed_precision: bool = False
 
@@ -218,7 +267,7 @@ class Scoring:
     sha256: str  # of the bundle: the key of the worker's cache of loaded models
     bundle: Shared  # Mapping[str, bytes]: the artefact's files by name
     engine: str
-    task: str
+    task: str | None  # None: several labels, whose tasks the model knows
     threads: int
     masked: bool = False  # the first column says which rows to score; the others give NULL
     strict: bool = True  # False: a row that cannot be scored gives NULL

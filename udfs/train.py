@@ -59,7 +59,7 @@ class Evaluated:
     rows: int
     weight: float
     loss: float
-    sums: npt.NDArray[np.float64]  # classification: [classes, (true positives, predicted, actual)] and log loss; regression: see _errors
+    sums: npt.NDArray[np.float64]  # of each label: [(true positives, predicted, actual), classes] and log loss, or see losses._errors
 
 
 def initial_state(spec: NetworkSpec, seed: int) -> State:

@@ -10,7 +10,7 @@ import org.apache.spark.sql.types.DataType;
 import scala.collection.immutable.IndexedSeq;
 import scala.collection.immutable.Seq;
 
-/** What a function shows of a classification's outputs: "label", "map" or "whole". Functions of one model share the call that gave them. */
+/** What a function shows of a network's outputs: "label", "map" or "whole". Functions of one model share the call that gave them. */
 public class Answer extends Expression implements java.io.Serializable {
   private final Expression outputs;
   private final Answers answers;

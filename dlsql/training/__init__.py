@@ -16,7 +16,7 @@ from pyspark.sql import DataFrame
 from dlsql.bridge import Bridge, Files
 from dlsql.errors import did_you_mean, error
 from dlsql.formats import onnx
-from dlsql.model import Field, RoundInfo, Signature
+from dlsql.model import Field, RoundInfo, Signature, label_task
 from dlsql.options import Settings
 from dlsql.training import checkpoint, own
 from dlsql.training.background import behind
@@ -108,7 +108,7 @@ def train(frame: DataFrame, job: Job) -> Trained:
         blocks = pack_rows(job.bridge, outline.found, job.settings, outline.workers)
     try:
         files, folder = job.files, job.checkpoints(_fingerprint(job, outline, blocks, state))
-        plan = Plan(job.title, job.settings, steps, schedule, learned.label)
+        plan = Plan(job.title, job.settings, steps, schedule, learned.labels)
         last = checkpoint.load(files, folder) if files and job.settings.resume else None
         save = partial(checkpoint.save, files, folder) if files else lambda last: None
         with behind() as write:
@@ -136,8 +136,9 @@ def outline(frame: DataFrame, job: Job) -> Outline:
 def signature(learned: Preprocess) -> Signature:
     """What a model with this preprocessing takes and gives."""
     inputs = tuple(Field(feature.name, feature.type) for feature in learned.features)
-    task = "regression" if learned.label.classes is None else "classification"
-    return Signature(inputs, Field(learned.label.name, learned.label.type), task)
+    task = "regression" if any(label.task == "regression" for label in learned.labels) else "classification"
+    label, *others = (Field(label.name, label.type) for label in learned.labels)
+    return Signature(inputs, label, task, tuple(others))
 
 
 def torch_names(settings: Settings) -> dict[str, str]:
@@ -177,7 +178,7 @@ def _outline(frame: DataFrame, chosen: Columns, job: Job, code: own.Own) -> Outl
     settings = job.settings
     learned = job.start.learned if job.start is not None else None
     if learned is not None:
-        _check_same_columns(chosen, learned)
+        _check_same_columns(chosen, settings, learned)
     found = profile(chosen, settings, frame.count(), learned)
     spec = own.spec(settings, code, found.learned, found.largest) if settings.own_network else _tabular(settings, found.learned)
     parameters = parameter_count(spec)
@@ -204,12 +205,17 @@ def _tabular(settings: Settings, learned: Preprocess) -> NetworkSpec:
     return NetworkSpec(dense_width(learned.features), codes, learned.label.outputs, arguments=perceptron(settings))
 
 
-def _check_same_columns(chosen: Columns, learned: Preprocess) -> None:
+def _check_same_columns(chosen: Columns, settings: Settings, learned: Preprocess) -> None:
     before = {feature.name.casefold(): feature.type for feature in learned.features}
     now = {name.casefold(): chosen.types[name] for name in chosen.features}
     if list(before.items()) != list(now.items()):
         said = ", ".join(f"{name} {type}" for name, type in before.items())
         raise error("DLSQL_SHAPE", problem=f"warm_start goes on with the same feature columns in the same order: {said}.")
+    trained = [(label.name.casefold(), label.task) for label in learned.labels]
+    asked = [(name.casefold(), label_task(settings.task, chosen.types[name])) for name in chosen.labels]
+    if trained != asked and (learned.others or len(asked) > 1):
+        said = ", ".join(f"{label.name} {label.type}" for label in learned.labels)
+        raise error("DLSQL_SHAPE", problem=f"warm_start goes on with the same labels in the same order: {said}.")
 
 
 def _local_steps(settings: Settings, names: Mapping[str, str], outline: Outline, threads: int) -> LocalSteps:
@@ -225,7 +231,8 @@ def _local_steps(settings: Settings, names: Mapping[str, str], outline: Outline,
 def _class_weights(settings: Settings, found: Profile) -> tuple[float, ...] | None:
     """The weight of each class; balanced as n / (classes * count), scikit-learn's rule for class_weight='balanced'."""
     if settings.auto_class_weights:
-        return tuple(found.rows / (len(found.class_counts) * max(count, 1)) for count in found.class_counts)
+        (counts,) = found.class_counts
+        return tuple(found.rows / (len(counts) * max(count, 1)) for count in counts)
     if settings.class_weights is None:
         return None
     assert found.learned.label.classes is not None

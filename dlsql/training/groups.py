@@ -45,7 +45,7 @@ def plan(columns: Sequence[tuple[str, str]], settings: Settings, threads: int) -
     """Checks options and columns, each a name and its type, before any job starts. Raises what `parts` and `torch_names` raise."""
     found = parts(columns, settings)
     names = torch_names(settings)
-    label = found.label
+    (label,) = found.labels
     steps = LocalSteps(
         NetworkSpec(0, (), 0, arguments=perceptron(settings)), settings.task, names["loss"], names["optimizer"], settings.batch_size,
         settings.seed, threads, l1_reg=settings.l1_reg, l2_reg=settings.l2_reg, grad_clip=settings.grad_clip,

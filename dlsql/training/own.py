@@ -20,7 +20,7 @@ from udfs.errors import NetworkError
 from udfs.losses import problem_of, try_loss
 from udfs.networks import code
 from udfs.preprocess import dense_width
-from udfs.spec import Code, Feature, Input, NetworkSpec, Preprocess
+from udfs.spec import Code, Feature, Input, NetworkSpec, Preprocess, heads
 
 __all__ = ["ALLOWED", "Own", "check", "check_workers", "own", "spec"]
 
@@ -69,10 +69,11 @@ def spec(settings: Settings, chosen: Own, learned: Preprocess, largest: Mapping[
         TypeMismatchError: a shape of `reshape` has another size than its column.
     """
     codes = tuple(one.codes for one in learned.features if one.kind == "category")
-    whole = dense_width(learned.features), codes, learned.label.outputs
+    whole = dense_width(learned.features), codes, sum(label.outputs for label in learned.labels)
+    ends = _inputs(settings, learned, largest), heads(learned.labels)
     if settings.architecture is not None:
-        return NetworkSpec(*whole, "keras", (("architecture", settings.architecture),), None, _inputs(settings, learned, largest))
-    return NetworkSpec(*whole, "module", settings.module_args, chosen.module, _inputs(settings, learned, largest))
+        return NetworkSpec(*whole, "keras", (("architecture", settings.architecture),), None, *ends)
+    return NetworkSpec(*whole, "module", settings.module_args, chosen.module, *ends)
 
 
 def _inputs(settings: Settings, learned: Preprocess, largest: Mapping[str, int]) -> tuple[Input, ...]:
@@ -113,7 +114,7 @@ def check(settings: Settings, chosen: Own, network: NetworkSpec) -> None:
         if settings.own_network:
             _check_graph(network)
         if chosen.loss is not None:
-            try_loss(chosen.loss, network.outputs, settings.task)
+            try_loss(chosen.loss, network, settings.task)
     except NetworkError as e:
         raise error("DLSQL_SHAPE", problem=e.problem) from e
 

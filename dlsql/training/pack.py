@@ -57,17 +57,20 @@ def pack_rows(bridge: Bridge, found: Profile, settings: Settings, workers: int) 
 
     All of it happens in the JVM, on bytes: as columns of Arrow the rows of a wide table took ten times as long.
     """
-    columns, label = found.columns, found.learned.label
-    names = [name for name in (columns.label, columns.weight, columns.split, *columns.features) if name is not None]
+    columns, labels = found.columns, found.learned.labels
+    names = [name for name in (*columns.labels, columns.weight, columns.split, *columns.features) if name is not None]
     # Spark's hash passes over NULLs. Where that makes (1, NULL) of (NULL, 1), their bytes tell them apart.
     content = F.xxhash64(F.lit(settings.seed), *(column(name) for name in names))
     hashed = columns.frame.withColumn(_HASH, content)
     aside = held_out(found, settings, F.col(_HASH))
     key = F.col(_HASH).bitwiseAND(F.lit(-2)).bitwiseOR(aside.cast("long"))
-    answer = column(columns.label) if label.classes is None else label_text(column(columns.label), columns.types[columns.label])
+    answers = [
+        (column(name) if label.classes is None else label_text(column(name), columns.types[name])).alias(f"{_LABEL}{place}")
+        for place, (name, label) in enumerate(zip(columns.labels, labels, strict=True))
+    ]
     weight = F.lit(1.0) if columns.weight is None else column(columns.weight)
-    rows = hashed.select(*(column(name) for name in columns.features), answer.alias(_LABEL), weight.alias(_WEIGHT), key.alias(_HASH))
-    row = row_type(found.learned, {"key": "<i8", "label": "<f4" if label.classes is None else "<i4", "weight": "<f4"})
+    rows = hashed.select(*(column(name) for name in columns.features), *answers, weight.alias(_WEIGHT), key.alias(_HASH))
+    row = row_type(found.learned, {"key": "<i8", "label": f"({len(labels)},)<i4", "weight": "<f4"})  # a label is a class or a float32
     encoder = bridge.encoder(encoding.told(found.learned, row, strict=True, alone=False, more=_others(found, row)))
     assert row.fields is not None
     ends = [*(int(row.fields[name][1]) for name in ("label", "weight", "dense", "codes")), row.itemsize]
@@ -86,12 +89,14 @@ def _others(found: Profile, row: "np.dtype[np.void]") -> list[dict[str, Any]]:
     """What a row holds beside its features, as an Encoder is told of it."""
     assert row.fields is not None
     at = {name: int(row.fields[name][1]) for name in ("label", "weight", "key")}
-    label = found.learned.label
-    answer = {"kind": "number", "means": [label.mean], "scales": [label.scale]}
-    if label.classes is not None:
-        answer = {"kind": "category", "words": found.class_texts}
+    answers: list[dict[str, Any]] = [
+        {"kind": "number", "means": [label.mean], "scales": [label.scale]}
+        if label.classes is None
+        else {"kind": "category", "words": words}
+        for label, words in zip(found.learned.labels, found.class_texts, strict=True)
+    ]
     return [
-        {"name": _LABEL, "at": at["label"], **answer},
+        *({"name": _LABEL, "at": at["label"] + 4 * place, **answer} for place, answer in enumerate(answers)),
         {"name": _WEIGHT, "at": at["weight"], "kind": "number", "means": [0.0], "scales": [1.0]},
         {"name": _HASH, "at": at["key"], "kind": "raw"},
     ]

@@ -15,7 +15,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from dlsql.errors import did_you_mean, error, listed
-from dlsql.model import is_label_type, is_whole, kind_of
+from dlsql.model import is_label_type, is_whole, kind_of, label_task
 from dlsql.options import LINEAR, Settings
 from dlsql.quoting import identifier
 from udfs.learn import BOUND, MAX_CLASSES, MAX_WORDS, held_out_share, scale, steady
@@ -31,7 +31,7 @@ class Columns:
 
     frame: DataFrame  # usable rows only
     features: tuple[str, ...]
-    label: str
+    labels: tuple[str, ...]
     weight: str | None
     split: str | None
     types: dict[str, str]
@@ -47,8 +47,8 @@ class Profile:
     skipped: int
     held_out: float  # share of the rows for evaluation
     split_at: Any  # seq: the value of the split column from which on rows are held out
-    class_counts: tuple[int, ...]
-    class_texts: tuple[str, ...]  # each class as `label_text` has it
+    class_counts: tuple[tuple[int, ...], ...]  # of each label, the rows of each class; none of a number
+    class_texts: tuple[tuple[str, ...], ...]  # each class as `label_text` has it
     largest: Mapping[str, int]  # of a network of one's own: how far from 0 a column's whole numbers go, by its name
 
 
@@ -57,8 +57,8 @@ def columns(frame: DataFrame, settings: Settings) -> Columns:
     frame = without_vectors(frame)
     found = parts(fields(frame), settings)
     _check_not_padded(frame, found.features)
-    usable = frame.where(_usable(found.types, found.features, found.label, found.weight, settings))
-    return Columns(usable, found.features, found.label, found.weight, found.split, found.types)
+    usable = frame.where(_usable(found.types, found.features, found.labels, found.weight))
+    return Columns(usable, found.features, found.labels, found.weight, found.split, found.types)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Parts:
     """Columns by name, sorted by their part in a training."""
 
     features: tuple[str, ...]
-    label: str
+    labels: tuple[str, ...]
     weight: str | None
     split: str | None
     types: dict[str, str]
@@ -76,7 +76,7 @@ def parts(fields: Sequence[tuple[str, str]], settings: Settings) -> Parts:
     """Sorts columns, each a name and its type, by their part.
 
     Raises:
-        NotFoundError: the label, weight or split column is not there.
+        NotFoundError: a label, the weight or split column is not there.
         TypeMismatchError: a column has a type that no network takes, or a name that stands twice.
     """
     given = [name for name, _ in fields]
@@ -87,25 +87,20 @@ def parts(fields: Sequence[tuple[str, str]], settings: Settings) -> Parts:
                 "DLSQL_COLUMN_TYPE", column=name, found="there twice", expected="give each column of the training query a name of its own."
             )
         names[name.casefold()] = name
-    roles = {"label": settings.label, "weight": settings.instance_weight_col, "split": settings.data_split_col}
-    found: dict[str, str | None] = {}
-    for role, wanted in roles.items():
-        if wanted is not None and wanted.casefold() not in names:
+
+    def found(role: str, wanted: str) -> str:
+        if wanted.casefold() not in names:
             hint = did_you_mean(wanted, given)
-            raise error("DLSQL_COLUMN_NOT_FOUND", role=_ROLES[role], column=wanted, columns=listed(given), hint=hint)
-        found[role] = names[wanted.casefold()] if wanted is not None else None
-    label, weight, split = str(found["label"]), found["weight"], found["split"]
+            raise error("DLSQL_COLUMN_NOT_FOUND", role=role, column=wanted, columns=listed(given), hint=hint)
+        return names[wanted.casefold()]
+
+    labels = tuple(found("Label column (input_label_cols)", name) for name in settings.input_label_cols)
+    weight = settings.instance_weight_col and found("Weight column (instance_weight_col)", settings.instance_weight_col)
+    split = settings.data_split_col and found("Split column (data_split_col)", settings.data_split_col)
     types = dict(fields)
-    features = tuple(name for name in given if name not in (label, weight, split))
-    _check(settings, types, features, label, weight, split)
-    return Parts(features, label, weight, split, types)
-
-
-_ROLES = {
-    "label": "Label column (input_label_cols)",
-    "weight": "Weight column (instance_weight_col)",
-    "split": "Split column (data_split_col)",
-}
+    features = tuple(name for name in given if name not in (*labels, weight, split))
+    _check(settings, types, features, labels, weight, split)
+    return Parts(features, labels, weight, split, types)
 
 
 def without_vectors(frame: DataFrame) -> DataFrame:
@@ -125,14 +120,16 @@ def fields(frame: DataFrame) -> list[tuple[str, str]]:
     return [(field.name, field.dataType.simpleString()) for field in frame.schema.fields]
 
 
-def _check(settings: Settings, types: dict[str, str], features: tuple[str, ...], label: str, weight: str | None, split: str | None) -> None:
+def _check(
+    settings: Settings, types: dict[str, str], features: tuple[str, ...], labels: tuple[str, ...], weight: str | None, split: str | None
+) -> None:
     def refuse(column: str, expected: str) -> None:
         raise error("DLSQL_COLUMN_TYPE", column=column, found=types[column].upper(), expected=expected)
 
     if not features:
         raise error(
             "DLSQL_TRAINING_DATA",
-            problem=f"The training query has no column beside the label `{label}`; a model needs at least one feature.",
+            problem=f"The training query has no column beside the label `{'`, `'.join(labels)}`; a model needs at least one feature.",
         )
     shaped = {name.casefold() for name, _ in settings.reshape}
     for name in features:
@@ -143,7 +140,7 @@ def _check(settings: Settings, types: dict[str, str], features: tuple[str, ...],
             )
         if kind == "bytes" and name.casefold() not in shaped:
             refuse(name, f"say the shape of its float32 numbers: reshape = MAP('{name}', [size, ...]).")
-    for name in (*features, label):
+    for name in (*features, *labels):
         if " collate " in types[name]:
             refuse(
                 name,
@@ -153,10 +150,12 @@ def _check(settings: Settings, types: dict[str, str], features: tuple[str, ...],
     if strange is not None:
         hint = did_you_mean(strange, features)
         raise error("DLSQL_COLUMN_NOT_FOUND", role="Feature (reshape)", column=strange, columns=listed(features), hint=hint)
-    if settings.task == "regression" and (kind_of(types[label]) != "number" or types[label] == "boolean"):
-        refuse(label, f"the label of a {settings.model_type} is a number.")
-    if not is_label_type(types[label]):
-        refuse(label, "a label is a number, boolean, string, date, timestamp or binary.")
+    if settings.task == "regression" and all(label_task(settings.task, types[label]) == "classification" for label in labels):
+        says = "the label" if len(labels) == 1 else "of several labels one at least"
+        refuse(labels[0], f"{says} of a {settings.model_type} is a number.")
+    for label in labels:
+        if not is_label_type(types[label]):
+            refuse(label, "a label is a number, boolean, string, date, timestamp or binary.")
     if weight is not None and (kind_of(types[weight]) != "number" or types[weight] == "boolean"):
         refuse(weight, "a weight is a number.")
     if split is not None and settings.data_split_method == "custom" and types[split] != "boolean":
@@ -179,10 +178,9 @@ def column(name: str) -> Column:
     return F.col(identifier(name))
 
 
-def _usable(types: dict[str, str], features: tuple[str, ...], label: str, weight: str | None, settings: Settings) -> Column:
-    conditions = [column(label).isNotNull()]
-    finite = [name for name in features if types[name] in ("float", "double")]
-    finite += [label] if types[label] in ("float", "double") else []
+def _usable(types: dict[str, str], features: tuple[str, ...], labels: tuple[str, ...], weight: str | None) -> Column:
+    conditions = [column(label).isNotNull() for label in labels]
+    finite = [name for name in (*features, *labels) if types[name] in ("float", "double")]
     if weight is not None:
         conditions.append(column(weight).isNotNull() & (column(weight) > 0))
         finite += [weight] if types[weight] in ("float", "double") else []
@@ -219,15 +217,14 @@ def profile(columns: Columns, settings: Settings, total: int, learned: Preproces
         )
     largest = _largest(columns, statistics)
     if learned is not None:
-        counts, texts = _recounted(columns, learned.label)
+        again = [_recounted(columns, name, label) for name, label in zip(columns.labels, learned.labels, strict=True)]
+        counts, texts = tuple(one[0] for one in again), tuple(one[1] for one in again)
     else:
-        label, counts, texts = (
-            _classes(columns) if settings.task == "classification" else (_value_label(columns, statistics, settings), (), ())
-        )
+        labels, counts, texts = zip(*(_label(columns, name, statistics, settings) for name in columns.labels), strict=True)
         words = _words(columns)
         features = tuple(_feature(columns, name, statistics, words, settings) for name in columns.features)
         bound = None if settings.model_type in LINEAR or not settings.scaled else BOUND
-        learned = Preprocess(_with_arrays(columns, features, rows, settings.seed), label, bound)
+        learned = Preprocess(_with_arrays(columns, features, rows, settings.seed), labels[0], bound, labels[1:])
     held_out = held_out_share(settings.data_split_method, settings.data_split_eval_fraction, rows)
     split_at = _split_at(columns, settings, held_out)
     return Profile(columns, learned, rows, total - rows, held_out, split_at, counts, texts, largest)
@@ -262,11 +259,10 @@ def _statistics(columns: Columns, settings: Settings) -> dict[str, Any]:
             ends = (F.array_min, F.array_max) if kind == "numbers" else (lambda one: one,) * 2
             low, high = (end(column(name)).cast("double") for end in ends)
             wanted.append(F.max(F.greatest(F.abs(low), F.abs(high))).alias(f"largest.{i}"))
-    if settings.task == "regression":
-        wanted += [
-            F.avg(_number(columns, columns.label)).alias("label.mean"),
-            F.stddev_pop(_number(columns, columns.label)).alias("label.scale"),
-        ]
+    for name in columns.labels:
+        if label_task(settings.task, columns.types[name]) == "regression":
+            number = _number(columns, name)
+            wanted += [F.avg(number).alias(f"label.mean.{name}"), F.stddev_pop(number).alias(f"label.scale.{name}")]
     found: dict[str, Any] = {}
     for start in range(0, len(wanted), _COLUMNS_A_QUERY):
         found |= columns.frame.agg(*wanted[start : start + _COLUMNS_A_QUERY]).collect()[0].asDict()
@@ -345,11 +341,16 @@ def _with_arrays(columns: Columns, features: tuple[Feature, ...], rows: int, see
     return tuple(learned(feature) if feature.kind == "numbers" and not feature.size else feature for feature in features)
 
 
-def _value_label(columns: Columns, statistics: dict[str, Any], settings: Settings) -> Label:
+_Learned = tuple[Label, tuple[int, ...], tuple[str, ...]]  # a label, and of a classification the rows and the text of each class
+
+
+def _label(columns: Columns, name: str, statistics: dict[str, Any], settings: Settings) -> _Learned:
+    if label_task(settings.task, columns.types[name]) == "classification":
+        return _classes(columns, name)
     if settings.own_loss and not settings.standardize:  # which may mean the label's own unit: a count, a share
-        return Label(columns.label, columns.types[columns.label])
-    mean = steady(statistics["label.mean"], 0.0)
-    return Label(columns.label, columns.types[columns.label], None, mean, scale(statistics["label.scale"], mean))
+        return Label(name, columns.types[name]), (), ()
+    mean = steady(statistics[f"label.mean.{name}"], 0.0)
+    return Label(name, columns.types[name], None, mean, scale(statistics[f"label.scale.{name}"], mean)), (), ()
 
 
 def label_text(label: Column, type: str) -> Column:
@@ -361,31 +362,31 @@ def label_text(label: Column, type: str) -> Column:
     return F.hex(label) if type == "binary" else label.cast("string")
 
 
-def _classes(columns: Columns) -> tuple[Label, tuple[int, ...], tuple[str, ...]]:
-    """The classes of the label, ascending, with the rows and the text of each."""
-    type = columns.types[columns.label]
-    grouped = columns.frame.groupBy(column(columns.label).alias("label")).count().orderBy("label").limit(MAX_CLASSES + 1)
+def _classes(columns: Columns, name: str) -> _Learned:
+    """The classes of a label, ascending, with the rows and the text of each."""
+    type = columns.types[name]
+    grouped = columns.frame.groupBy(column(name).alias("label")).count().orderBy("label").limit(MAX_CLASSES + 1)
     counted = grouped.select("label", "count", label_text(F.col("label"), type).alias("text")).toArrow()
-    values, counts, texts = (counted.column(name).combine_chunks() for name in ("label", "count", "text"))
+    values, counts, texts = (counted.column(part).combine_chunks() for part in ("label", "count", "text"))
     if len(values) < 2:
-        problem = f"Label `{columns.label}` is {values[0].as_py()!r} in every row; a classifier needs at least 2 classes."
+        problem = f"Label `{name}` is {values[0].as_py()!r} in every row; a classifier needs at least 2 classes."
         raise error("DLSQL_TRAINING_DATA", problem=problem)
     if len(values) > MAX_CLASSES:
         hint = " For a number to estimate use a regressor." if kind_of(type) == "number" else ""
-        raise error("DLSQL_TRAINING_DATA", problem=f"Label `{columns.label}` has more than {MAX_CLASSES} classes.{hint}")
-    return Label(columns.label, type, values), tuple(counts.to_pylist()), tuple(texts.to_pylist())
+        raise error("DLSQL_TRAINING_DATA", problem=f"Label `{name}` has more than {MAX_CLASSES} classes.{hint}")
+    return Label(name, type, values), tuple(counts.to_pylist()), tuple(texts.to_pylist())
 
 
-def _recounted(columns: Columns, known: Label) -> tuple[tuple[int, ...], tuple[str, ...]]:
+def _recounted(columns: Columns, name: str, known: Label) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """The rows and the text of each class of an earlier version. Raises DataError for a class that it does not have."""
     if known.classes is None:
         return (), ()
-    label, counts, texts = _classes(columns)
+    label, counts, texts = _classes(columns, name)
     assert label.classes is not None
     found = dict(zip(label.classes.to_pylist(), zip(counts, texts, strict=True), strict=True))
     strange = next((value for value in found if value not in set(known.classes.to_pylist())), None)
     if strange is not None:
-        problem = f"Label `{columns.label}` is {strange!r} in some rows, a class that the earlier version does not have."
+        problem = f"Label `{name}` is {strange!r} in some rows, a class that the earlier version does not have."
         raise error("DLSQL_TRAINING_DATA", problem=f"{problem} Train without warm_start, so that the classes are learned anew.")
     here = [found.get(value, (0, f"\0{place}")) for place, value in enumerate(known.classes.to_pylist())]  # no row has such a text
     return tuple(count for count, _ in here), tuple(text for _, text in here)

@@ -41,7 +41,7 @@ class Plan:
     settings: Settings
     steps: LocalSteps
     schedule: Sequence[Schedule]
-    label: Label
+    labels: tuple[Label, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ def run(
             evaluated = _evaluate(context, blocks, plan.steps, best, held_out=False)
         last = progress.rounds[-1]
         _check_finite_loss("The loss on the training rows", metrics.loss(evaluated), last.round, last.learning_rate)
-        progress.best_metrics = metrics.metrics(evaluated, plan.label)
+        progress.best_metrics = metrics.metrics(evaluated, plan.labels)
     return best, progress
 
 
@@ -262,7 +262,7 @@ def _info(number: int, this: Round, parts: list[Trained], evaluated: list[Evalua
     eval_loss = metrics.loss(evaluated)
     for what, loss in (("The training loss", train_loss), ("The evaluation loss", eval_loss)):
         _check_finite_loss(what, loss, number, this.learning_rate)
-    counted = metrics.metrics(evaluated, plan.label)
+    counted = metrics.metrics(evaluated, plan.labels)
     return RoundInfo(
         number, this.epoch + 1, rows, train_loss, eval_loss, counted, this.learning_rate, seconds, rows / seconds, datetime.now(UTC)
     )

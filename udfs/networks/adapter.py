@@ -3,6 +3,7 @@
     dense [rows, numbers]    -> numbers: float32 [rows, *shape]; whole numbers: int64 [rows, *shape]
     codes [rows, categories] -> strings: int64 [rows, *shape]
     the module's answer [rows, outputs] or [rows] -> [rows, outputs]
+    of several labels: a tuple or list of these in the labels' order, a dict by the labels' names, or all in one -> side by side
 
 The module gets its tensors by name where its forward has parameters of all the columns' names; else in the columns' order, as many as it
 takes; else, where it takes one tensor and all columns are plain numbers, as that one tensor [rows, numbers].
@@ -27,14 +28,15 @@ Call = Callable[[Mapping[str, Tensor]], Any]
 class Adapter(nn.Module):
     """A network around a module. Its tensors have the names that they have in the module, so that `freeze` names what its author named."""
 
-    def __init__(self, module: nn.Module, inputs: tuple[Input, ...], call: Call) -> None:
+    def __init__(self, module: nn.Module, spec: NetworkSpec, call: Call) -> None:
         super().__init__()
-        self.module, self.inputs, self.call = module, inputs, call
+        self.module, self.spec, self.call = module, spec, call
 
     def forward(self, dense: Tensor, codes: Tensor) -> Tensor:
         """One batch."""
-        outputs: Tensor = self.call({one.name: _cut(one, dense, codes) for one in self.inputs})
-        return outputs.unsqueeze(1) if outputs.ndim == 1 else outputs  # [rows, outputs]
+        parts = _parts(self.spec, self.call({one.name: _cut(one, dense, codes) for one in self.spec.inputs}))
+        columns = [one.unsqueeze(1) if one.ndim == 1 else one for one in parts.values()]
+        return columns[0] if len(columns) == 1 else torch.cat(columns, dim=1)  # [rows, outputs]
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """The module's."""
@@ -56,13 +58,40 @@ def _cut(one: Input, dense: Tensor, codes: Tensor) -> Tensor:
     return columns.long() if one.kind == "whole" else columns
 
 
+def _parts(spec: NetworkSpec, outputs: Any) -> dict[str, Any]:
+    """What a network gives, by the label; all of it under no name where it is one tensor.
+
+    Raises:
+        NetworkError: it is not as many tensors as there are labels, or they go by other names.
+    """
+    if not spec.heads or isinstance(outputs, Tensor):
+        return {"": outputs}
+    names = [head.name for head in spec.heads]
+    if isinstance(outputs, Mapping):
+        given = {str(name).casefold(): one for name, one in outputs.items()}
+        if given.keys() == {name.casefold() for name in names}:
+            return {name: given[name.casefold()] for name in names}
+        found = f"a dict of {', '.join(map(str, outputs))}"
+    elif isinstance(outputs, tuple | list):
+        if len(outputs) == len(names):
+            return dict(zip(names, outputs, strict=True))
+        found = f"{len(outputs)} tensors"
+    else:
+        found = f"a {type(outputs).__name__}"
+    wanted = ", ".join(f"{head.name} ['rows', {head.width}]" for head in spec.heads)
+    raise NetworkError(
+        f"The network gives {found}; there are {len(names)} labels: {wanted}. It gives a tensor for each, as a tuple in this order or as a "
+        "dict by their names."
+    )
+
+
 def of_module(spec: NetworkSpec) -> Adapter:
     """The network of a factory of torch or Keras."""
     assert spec.factory is not None
     module = _made(spec, spec.factory.name, code.load(spec.factory))
     if _is_keras(module):
         return _of_keras_model(spec, module)
-    return _ready(Adapter(module, spec.inputs, _calling(spec, module, inspect.signature(module.forward))), spec)
+    return _ready(Adapter(module, spec, _calling(spec, module, inspect.signature(module.forward))), spec)
 
 
 def of_keras(spec: NetworkSpec) -> Adapter:
@@ -89,7 +118,7 @@ def _made(spec: NetworkSpec, name: str, factory: Any) -> nn.Module:
     except (TypeError, ValueError):  # of something built in
         takes = set()
     offered = {
-        "outputs": spec.outputs,
+        "outputs": _widths(spec),
         "inputs": {one.name: one.shape for one in spec.inputs},
         "codes": {one.name: one.codes for one in spec.inputs if one.kind == "code"},
     }
@@ -103,6 +132,13 @@ def _made(spec: NetworkSpec, name: str, factory: Any) -> nn.Module:
         hint = " Set KERAS_BACKEND=torch before keras is imported." if type(module).__module__.startswith("keras.") else ""
         raise NetworkError(f"`{name}` gives a {type(module).__name__}; a factory gives a torch.nn.Module or a Keras model.{hint}")
     return module
+
+
+def _widths(spec: NetworkSpec) -> int | dict[str, int]:
+    """What a factory is told of the outputs: of several labels how many each has. The stock gives them all as one tensor."""
+    if not spec.heads or (spec.factory is not None and spec.factory.name.startswith("udfs.networks.")):
+        return spec.outputs
+    return {head.name: head.width for head in spec.heads}
 
 
 def _alone(make: Callable[[], Any]) -> Any:
@@ -125,7 +161,7 @@ def _of_keras_model(spec: NetworkSpec, model: Any) -> Adapter:
         call = partial(_listed, run, _order(spec, [tensor.name for tensor in model.inputs]))
     else:
         call = _calling(spec, run, inspect.signature(model.call), ("training", "mask"))
-    adapter = Adapter(model, spec.inputs, call)
+    adapter = Adapter(model, spec, call)
     return _ready(adapter, spec)
 
 
@@ -210,19 +246,23 @@ def _ready(adapter: Adapter, spec: NetworkSpec) -> Adapter:
             outputs = adapter.call({one.name: _cut(one, *tiny(spec)) for one in spec.inputs})
     except Exception as e:
         raise NetworkError(f"The network does not take {_shapes(spec)}: {type(e).__name__}: {e}") from e
-    found = [*outputs.shape] if isinstance(outputs, Tensor) else None
-    if found not in ([2, spec.outputs], *([[2]] if spec.outputs == 1 else [])):
-        said = (
-            f"a tensor {['rows', *found[1:]]}"
-            if found and found[0] == 2
-            else f"a tensor {found}"
-            if found
-            else f"a {type(outputs).__name__}"
-        )
-        wanted = f"['rows', {spec.outputs}]"
-        hint = " A factory that takes `outputs` is told how many there are."
-        raise NetworkError(f"The network gives {said} for {_shapes(spec)}; {wanted} is wanted, one number for each class or value.{hint}")
+    widths = {head.name: head.width for head in spec.heads}
+    for label, one in _parts(spec, outputs).items():
+        _check_given(spec, label, one, widths.get(label, spec.outputs))
     return adapter
+
+
+def _check_given(spec: NetworkSpec, label: str, given: Any, width: int) -> None:
+    """Raises NetworkError where a tensor that the network gives for two rows has another shape than the label wants."""
+    found = [*given.shape] if isinstance(given, Tensor) else None
+    if found == [2, width] or (width == 1 and found == [2]):
+        return
+    said = f"a {type(given).__name__}" if found is None else f"a tensor {['rows', *found[1:]] if found[:1] == [2] else found}"
+    whose = f" as `{label}`" if label else ""
+    hint = " A factory that takes `outputs` is told how many there are."
+    raise NetworkError(
+        f"The network gives {said}{whose} for {_shapes(spec)}; {['rows', width]} is wanted, one number for each class or value.{hint}"
+    )
 
 
 def _shapes(spec: NetworkSpec) -> str:
