@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from udfs import engines, preprocess, rows, tensors
 from udfs.errors import ScoringError
 from udfs.spec import Label, Preprocess, Scoring
+from udfs.worker import settle
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,7 @@ def _load(scoring: Scoring) -> _Loaded:
         bundle = scoring.bundle.value
         learned = Preprocess.from_json(bundle["preprocess.json"].decode())
         _LOADED[scoring.sha256] = _Loaded(learned, engines.load(scoring.engine, bundle, scoring.threads), rows.row_type(learned))
+        settle()
         while len(_LOADED) > _KEPT:
             _LOADED.popitem(last=False)
     _LOADED.move_to_end(scoring.sha256)

@@ -1,6 +1,5 @@
 """One round: a state and a worker's blocks -> the state after its local steps; all of it pure in its arguments and the seed."""
 
-import gc
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -18,6 +17,7 @@ from udfs.losses import backward, clip, measured
 from udfs.spec import LocalSteps, NetworkSpec, Shared
 from udfs.state import PIECE, Piece, State, cut, outer_step, restored, shortened
 from udfs.sync import Gang, Seat, gang
+from udfs.worker import settle
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +248,8 @@ def train_round(
     one such stretch: whoever merges what the workers return averages it, and where it is a single step that is its gradient, for
     `half_step` to go on with.
     """
-    _settle(steps)
+    torch.set_num_threads(steps.threads)
+    settle()
     parts = groupby(blocks, key=lambda block: block[1])  # blocks to train on come before those held out
     held_out, first = next(parts, (True, iter(())))
     training: Iterable[Block] = () if held_out else first
@@ -259,14 +260,6 @@ def train_round(
     yield from _evaluated(steps, learner.module, learner.device, evaluation if this.evaluates else ())
     for _ in evaluation:  # a task that leaves input unread costs its Python worker
         pass
-
-
-def _settle(steps: LocalSteps) -> None:
-    """Once a worker: Spark collects a worker's garbage after each task, which with torch in it takes 50 ms, unless that is left out."""
-    torch.set_num_threads(steps.threads)
-    if not gc.get_freeze_count():
-        gc.collect()
-        gc.freeze()
 
 
 def _alone(learner: Learner, this: Round, blocks: Iterable[Block]) -> Iterator[Told]:
@@ -319,7 +312,8 @@ def stepped_out(steps: LocalSteps, before: State, merged: State) -> State:
 
 def evaluate(steps: LocalSteps, state: Shared, held_out: bool, gpus: Gpus, blocks: Iterable[Block]) -> Iterator[Evaluated]:
     """A worker's part of an evaluation, on its rows that are held out or on those that are not. Nothing for no rows."""
-    _settle(steps)
+    torch.set_num_threads(steps.threads)
+    settle()
     device = device_of(gpus())
     module = network(steps.network, state.value).to(device)
     yield from _evaluated(steps, module, device, (block for block in blocks if block[1] == held_out))

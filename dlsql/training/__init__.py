@@ -27,9 +27,7 @@ from udfs.preprocess import dense_width
 from udfs.schedules import LOSSES, Schedule, learning_rate, optimizers, schedules
 from udfs.spec import Code, LocalSteps, NetworkSpec, Preprocess
 from udfs.state import State
-from udfs.train import initial_state, parameter_count
-
-_LARGEST = 530_000_000  # parameters of 4 bytes in a protobuf message of 2 GiB, beside what else a graph says
+from udfs.train import initial_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,11 +179,7 @@ def _outline(frame: DataFrame, chosen: Columns, job: Job, code: own.Own) -> Outl
         _check_same_columns(chosen, settings, learned)
     found = profile(chosen, settings, frame.count(), learned)
     spec = own.spec(settings, code, found.learned, found.largest) if settings.own_network else _tabular(settings, found.learned)
-    parameters = parameter_count(spec)
-    if parameters > _LARGEST:
-        hint = f" A model is kept as one ONNX graph, which holds 2 GB: {_LARGEST:,} parameters."
-        raise error("DLSQL_UNSUPPORTED", feature=f"A network of {parameters:,} parameters", hint=hint)
-    own.check(settings, code, spec)
+    parameters = own.check(settings, code, spec)
     own.check_workers(frame.sparkSession.sparkContext, code, spec)
     parallelism = frame.sparkSession.sparkContext.defaultParallelism
     count = workers(settings, found.rows, parallelism)

@@ -21,6 +21,7 @@ from udfs.losses import problem_of, try_loss
 from udfs.networks import code
 from udfs.preprocess import dense_width
 from udfs.spec import Code, Feature, Input, NetworkSpec, Preprocess, heads
+from udfs.train import parameter_count
 
 __all__ = ["ALLOWED", "Own", "check", "check_workers", "own", "spec"]
 
@@ -104,19 +105,31 @@ def _is_raw(feature: Feature) -> bool:
     return feature.size > 0 or (feature.means, feature.scales) == ((0.0,), (1.0,))
 
 
-def check(settings: Settings, chosen: Own, network: NetworkSpec) -> None:
+def check(settings: Settings, chosen: Own, network: NetworkSpec) -> int:
     """Builds the network, runs it on a few rows, as torch does and as the graph that predicts will, and the loss on its answers.
 
+    Returns:
+        How many numbers of it are trained.
+
     Raises:
+        UnsupportedError: they are more than a graph holds.
         TypeMismatchError: it cannot be built, takes or gives another shape, or has no graph; with torch's or Keras's own words.
     """
     try:
+        parameters = parameter_count(network)
+        if parameters > _LARGEST:
+            hint = f" A model is kept as one ONNX graph, which holds 2 GB: {_LARGEST:,} parameters."
+            raise error("DLSQL_UNSUPPORTED", feature=f"A network of {parameters:,} parameters", hint=hint)
         if settings.own_network:
             _check_graph(network)
         if chosen.loss is not None:
             try_loss(chosen.loss, network, settings.task)
     except NetworkError as e:
         raise error("DLSQL_SHAPE", problem=e.problem) from e
+    return parameters
+
+
+_LARGEST = 530_000_000  # parameters of 4 bytes in a protobuf message of 2 GiB, beside what else a graph says
 
 
 def check_workers(context: SparkContext, chosen: Own, network: NetworkSpec) -> None:
