@@ -370,6 +370,18 @@ def test_labels_that_do_not_go_together_are_refused(lab: SparkSession, options: 
     assert lab.sql("SHOW MODELS LIKE 'fresh'").count() == 0
 
 
+def test_outputs_that_do_not_fit_the_labels_are_refused_before_the_training(lab: SparkSession, flats: DataFrame) -> None:
+    for shape, problem in (
+        ("swapped", "[DLSQL_SHAPE] The network gives a tensor ['rows', 3] as `age` for "),
+        ("three", "[DLSQL_SHAPE] The network gives 3 tensors; there are 2 labels: age ['rows', 1], kind ['rows', 3]. "),
+    ):
+        with pytest.raises(AnalysisException, match=re.escape(problem)):
+            dlsql.train(flats, "fresh", module=Two, module_args={"shape": shape}, **BOTH)
+    with pytest.raises(AnalysisException, match=re.escape("[DLSQL_SHAPE] `") + ".*of_one` fails, called with outputs "):
+        dlsql.train(flats, "fresh", module=Two, loss=of_one, **BOTH)
+    assert lab.sql("SHOW MODELS LIKE 'fresh'").count() == 0
+
+
 def test_what_is_for_one_label_says_so(lab: SparkSession, told: dict[str, float]) -> None:
     several = "PREDICT_PROBA gives the probabilities of one label; `labels.told` answers with a struct of several: age, kind. Use ML_PREDICT: ML_PREDICT(...).`kind`.probabilities."
     with pytest.raises(AnalysisException, match=re.escape(several)):
