@@ -558,7 +558,7 @@ def images(lab: SparkSession) -> DataFrame:
     )
 
 
-FIT = {"learn_rate": 0.02, "batch_size": 32, "max_iterations": 8, "early_stop": False, "replace": True}
+FIT = {"learn_rate": 0.02, "batch_size": 32, "max_iterations": 12, "early_stop": False, "replace": True}
 
 
 @pytest.mark.parametrize(("module", "shape"), [(Pair, [1, 2, 4]), (keras_pair, [2, 4, 1])])

@@ -23,7 +23,6 @@ from dlsql.training.background import behind
 from dlsql.training.pack import Blocks, local_batch, pack_rows, workers
 from dlsql.training.profile import Columns, Profile, columns, profile
 from dlsql.training.rounds import Plan, described, run
-from udfs.errors import NetworkError
 from udfs.preprocess import dense_width
 from udfs.schedules import LOSSES, Schedule, learning_rate, optimizers, schedules
 from udfs.spec import Code, LocalSteps, NetworkSpec, Preprocess
@@ -185,18 +184,6 @@ def _outline(frame: DataFrame, chosen: Columns, job: Job, code: own.Own) -> Outl
     parallelism = frame.sparkSession.sparkContext.defaultParallelism
     count = workers(settings, found.rows, parallelism)
     return Outline(found, spec, code.loss, parameters, count, local_batch(settings, found.rows, count))
-
-
-def _size(spec: NetworkSpec) -> int:
-    """How many parameters the network has. Raises what is wrong with it where it cannot be built, or is too large to be kept."""
-    try:
-        parameters = parameter_count(spec)
-    except NetworkError as e:
-        raise error("DLSQL_SHAPE", problem=e.problem) from e
-    if parameters > _LARGEST:
-        hint = f" A model is kept as one ONNX graph, which holds 2 GB: {_LARGEST:,} parameters."
-        raise error("DLSQL_UNSUPPORTED", feature=f"A network of {parameters:,} parameters", hint=hint)
-    return parameters
 
 
 def perceptron(settings: Settings) -> tuple[tuple[str, Any], ...]:
