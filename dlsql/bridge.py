@@ -416,6 +416,7 @@ def _compile(spark: SparkSession) -> Any:
     jvm: Any = spark._jvm
     jar = Path(str(spark.sparkContext._temp_dir)) / "dlsql.jar"  # Spark removes that folder when it stops
     root = loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
+    names = []
     with zipfile.ZipFile(jar, "w") as out:
         for name in _SOURCES:
             compiler = jvm.org.codehaus.janino.SimpleCompiler()
@@ -425,7 +426,10 @@ def _compile(spark: SparkSession) -> Any:
             compiler.cook((files("dlsql") / "jvm" / f"{name}.java").read_text())
             loader = compiler.getClassLoader()
             for path, code in dict(compiler.getBytecodes()).items():
+                names.append(path)
                 out.writestr(f"{path.replace('.', '/')}.class", bytes(code))
     root.addURL(jvm.java.io.File(str(jar)).toURI().toURL())
+    for name in names:  # now, for good: Hive's server closes the loaders of a JDBC session that ends, up to this one
+        root.loadClass(name)
     spark.sparkContext._jsc.addJar(str(jar))
     return root
