@@ -53,10 +53,6 @@ class Bridge:
             values.add(argument)
         return self._loader.loadClass(f"dlsql.{name}").getConstructors()[0].newInstance(values.toArray())
 
-    def _static(self, name: str) -> Any:
-        """One of our classes, for what it does without an instance."""
-        return getattr(self._jvm.dlsql, name)
-
     def install(self, spark: SparkSession, builders: Builders) -> None:
         """Teaches the language to every session that is made from now on: parser by extension, functions among Spark's built-in ones.
 
@@ -136,12 +132,12 @@ class Bridge:
         parts = gateway.new_array(self._jvm.int, len(ends))
         for place, end in enumerate(ends):
             parts[place] = end
-        packed = self._static("Packing").blocks(rows._jdf, encoder, workers, buckets, parts, block_rows)
+        packed = self._jvm.dlsql.Packing.blocks(rows._jdf, encoder, workers, buckets, parts, block_rows)
         return RDD(packed, self.context, CPickleSerializer())
 
     def counted(self, blocks: "RDD[Any]") -> list[tuple[int, int, int]]:
         """Of each partition of blocks: the rows to train on, those held out, and a checksum. It makes the blocks."""
-        return [(int(one[0]), int(one[1]), int(one[2])) for one in self._static("Packing").counted(blocks._jrdd)]
+        return [(int(one[0]), int(one[1]), int(one[2])) for one in self._jvm.dlsql.Packing.counted(blocks._jrdd)]
 
     def answers(self, told: str) -> Any:
         """What reads a network's outputs in the JVM, see dlsql.encoding."""

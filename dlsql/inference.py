@@ -60,8 +60,7 @@ def scoring_udf(
         raise error(
             "DLSQL_UNSUPPORTED", feature="predict_udf of a model with several labels", hint=" Use dlsql.predict, or PREDICT in SQL."
         )
-    threads = int(context.getConf().get("spark.task.cpus", "1") or 1)
-    scoring = Scoring(sha256, bundle, engine, signature.task, threads, masked, strict)
+    scoring = Scoring(sha256, bundle, engine, signature.task, _threads(context), masked, strict)
     name = "predict" if strict else "try_predict"
     if engine == GROUPS:
         inputs = tuple(field.name for field in signature.inputs)
@@ -76,11 +75,15 @@ def scoring_udf(
 
 def packed_udf(context: SparkContext, bundle: Any, sha256: str, signature: Signature, *, engine: str, strict: bool) -> UserDefinedFunction:
     """The worker's function over rows that the JVM packed. It gives the number of a regression, the outputs of anything else."""
-    threads = int(context.getConf().get("spark.task.cpus", "1") or 1)
     task = None if signature.others else signature.task
-    scoring = Scoring(sha256, bundle, engine, task, threads, strict=strict)
+    scoring = Scoring(sha256, bundle, engine, task, _threads(context), strict=strict)
     returns = spark_type("double" if task == "regression" else "binary")
     return scalar_arrow_udf(partial(predict_rows, scoring), returns, "predict" if strict else "try_predict")
+
+
+def _threads(context: SparkContext) -> int:
+    """The cores of a task, which a network runs on."""
+    return int(context.getConf().get("spark.task.cpus", "1") or 1)
 
 
 def value_scoring(signature: Signature, names: tuple[str, ...], *, whole: bool, masked: bool, strict: bool) -> ValueScoring:

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Protocol
 
 from dlsql.errors import did_you_mean, error
+from dlsql.quoting import identifier
 from dlsql.statements import Name
 
 _NUMBER = re.compile(r"(tinyint|smallint|int|bigint|float|double|boolean|decimal\(\d+,\d+\))")
@@ -121,7 +122,7 @@ def _whole(label: str) -> str:
 
 
 def _struct(types: Mapping[str, str]) -> str:
-    fields = (f"`{name.replace('`', '``')}`:{type}" for name, type in types.items())
+    fields = (f"{identifier(name)}:{type}" for name, type in types.items())
     return f"struct<{','.join(fields)}>"
 
 
@@ -199,7 +200,7 @@ def ddl(fields: tuple[Field, ...]) -> str:
     >>> ddl((Field("my col", "int"), Field("a`b", "array<float>")))
     '`my col` int, `a``b` array<float>'
     """
-    return ", ".join(f"`{one.name.replace('`', '``')}` {one.type}" for one in fields)
+    return ", ".join(f"{identifier(one.name)} {one.type}" for one in fields)
 
 
 def fields_of(text: str) -> tuple[Field, ...]:

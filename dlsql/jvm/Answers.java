@@ -62,14 +62,6 @@ public final class Answers implements java.io.Serializable {
     return classes;
   }
 
-  public boolean equals(Object other) {
-    return other == this;  // Python makes one for a model and hands it out
-  }
-
-  public int hashCode() {
-    return System.identityHashCode(this);
-  }
-
   private float output(byte[] outputs, int i) {
     return Platform.getFloat(outputs, start + 4L * i);
   }

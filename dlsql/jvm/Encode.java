@@ -79,6 +79,7 @@ public class Encode extends Expression implements java.io.Serializable {
     return other instanceof Encode;
   }
 
+  /** An encoder equals itself alone: Python makes one for a model and hands it out. */
   public boolean equals(Object other) {
     return other instanceof Encode && encoder.equals(((Encode) other).encoder) && kids.equals(((Encode) other).kids);
   }

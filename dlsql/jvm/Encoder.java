@@ -117,14 +117,6 @@ public final class Encoder implements java.io.Serializable {
     return kinds[part];
   }
 
-  public boolean equals(Object other) {
-    return other == this;  // Python makes one for a model and hands it out
-  }
-
-  public int hashCode() {
-    return System.identityHashCode(this);
-  }
-
   /** A new row: all numbers 0, which is what a NULL number is, all codes 0, which is the unknown word. */
   public byte[] row() {
     return new byte[bytes];
