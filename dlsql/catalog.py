@@ -245,9 +245,10 @@ class Catalog:
         location = self._store("models", name, version.run, MODELS, [_without_key(version)])
         with self._changing():
             try:
+                number = self.next_number(name)
+                # After the number: who commits between the two is seen here, who commits later takes the number.
                 if new and any(map(_is_version, self._metastore.partitions("models", _key(name)))):
                     raise error("DLSQL_MODEL_EXISTS", name=_base(name))
-                number = self.next_number(name)
                 while not self._commit(name, number, location):
                     if new:
                         raise error("DLSQL_MODEL_EXISTS", name=_base(name))

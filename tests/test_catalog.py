@@ -292,21 +292,29 @@ def test_kept_number_goes_with_a_rename_outlives_vacuum_and_ends_with_the_model(
     assert register("left").version == 1
 
 
-def test_model_that_somebody_makes_while_it_is_trained_is_not_made_twice(
-    spark: SparkSession, catalog: Catalog, store: Path, database: str, line: Version, register: Callable[..., Version]
+@pytest.mark.parametrize(("moment", "nth"), [("next_number", 2), ("_commit", 1)])  # a training asks for its number before it starts, too
+def test_model_that_somebody_makes_while_it_is_registered_is_not_made_twice(
+    spark: SparkSession,
+    catalog: Catalog,
+    store: Path,
+    database: str,
+    line: Version,
+    register: Callable[..., Version],
+    moment: str,
+    nth: int,
 ) -> None:
-    commit, made = Catalog._commit, []
+    step, calls = getattr(Catalog, moment), []
 
-    def after_another(self: Catalog, name: Name, number: int, location: str) -> bool:
-        if not made:
-            made.append(name)
+    def after_another(self: Catalog, name: Name, *rest: Any) -> Any:
+        calls.append(name)
+        if len(calls) == nth:
             register("churn", comment="the winner")
-        return commit(self, name, number, location)
+        return step(self, name, *rest)
 
     def raced(statement: str) -> str | list[tuple[Any, ...]]:
-        made.clear()
+        calls.clear()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Catalog, "_commit", after_another)
+            patch.setattr(Catalog, moment, after_another)
             try:
                 return [tuple(row) for row in spark.sql(statement).collect()]
             except AnalysisException as e:
