@@ -25,7 +25,7 @@ from dlsql.errors import DlsqlError, error
 
 _LOG = logging.getLogger("dlsql")
 # In an order in which each uses those before it.
-_SOURCES = ("Lists", "Language", "Encoder", "Encode", "Answers", "Answer", "Scoring", "Packing", "Functions", "Metastore")
+_SOURCES = ("Lists", "Language", "Encoder", "Encode", "Answers", "Answer", "Predict", "Scoring", "Packing", "Functions", "Metastore")
 
 _T = TypeVar("_T")
 Question = Mapping[str, Any]

@@ -98,7 +98,7 @@ def test_wide_tables_are_packed_too(spark: SparkSession, database: str) -> None:
 
 
 def scored(frame: DataFrame) -> int:
-    """Rows that came back from Python, of all predictions of a query that has run."""
+    """Rows that networks scored, of all predictions of a query that has run."""
     found = 0
     nodes: list[Any] = [frame._jdf.queryExecution().executedPlan()]
     while nodes:
@@ -108,8 +108,8 @@ def scored(frame: DataFrame) -> int:
         elif node.nodeName().endswith("QueryStage"):
             nodes.append(node.plan())
         nodes += [node.children().apply(i) for i in range(node.children().size())]
-        if node.nodeName() == "ArrowEvalPython":
-            found += node.metrics().apply("pythonNumRowsReceived").value()
+        if node.nodeName() == "Predict":
+            found += node.metrics().apply("rowsScored").value()
     return found
 
 

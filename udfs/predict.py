@@ -28,23 +28,19 @@ _KEPT = 8
 
 
 def predict_rows(scoring: Scoring, packed: pa.Array) -> pa.Array:
-    """Scores a batch of rows that the JVM packed. NULL where the row is.
+    """Scores rows that the JVM packed.
 
     Args:
         scoring: the model.
-        packed: BINARY, see `udfs.rows`.
+        packed: BINARY, each value any number of rows one after the other, see `udfs.rows`.
 
     Returns:
-        DOUBLE for a regression; for a classification and for several labels the network's outputs, BINARY of float32 [outputs].
+        BINARY: for each value the network's outputs for its rows, float32 [rows, outputs]; NULL where the value is.
     """
     model = _load(scoring)
     taken = rows.records(packed, model.row)
     outputs = model.network(np.ascontiguousarray(taken["dense"]), taken["codes"].astype(np.int64))
-    valid = None if len(taken) == len(packed) else np.asarray(pc.is_valid(packed), dtype=bool)
-    if scoring.task != "regression":
-        return rows.binary(outputs, valid)
-    numbers = _value(model.preprocess.label, outputs)
-    return numbers if valid is None else numbers.take(pa.array(np.cumsum(valid) - 1, mask=~valid))
+    return rows.results(packed, model.row, outputs)
 
 
 def predict(scoring: Scoring, *columns: pa.Array) -> pa.Array:

@@ -1,4 +1,4 @@
-"""The rows that the JVM packs: one BINARY holds what a network takes of a row, as dlsql/jvm/Encoder.java writes it. Little endian."""
+"""The rows that the JVM packs, as bytes: what a network takes of a row, as dlsql/jvm/Encoder.java writes it. Little endian."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from udfs import preprocess
 from udfs.spec import Preprocess
@@ -44,31 +45,43 @@ def places(learned: Preprocess, row: np.dtype[np.void]) -> list[int]:
 
 
 def records(column: pa.Array, row: np.dtype[np.void]) -> Records:
-    """The rows of a column that are not NULL, as views of its buffer.
+    """The rows of all values of a BINARY column, of which each holds any number, as views of its buffer.
 
     >>> row = np.dtype([("dense", "<f4", (1,)), ("codes", "<i4", (0,))])
-    >>> column = pa.array([b"none", np.array([1.5], "<f4").tobytes(), None, np.array([2.5], "<f4").tobytes()], pa.binary())
+    >>> column = pa.array([b"none", np.array([1.5, 3.5], "<f4").tobytes(), None, np.array([2.5], "<f4").tobytes()], pa.binary())
     >>> records(column[1:], row)["dense"].tolist()
-    [[1.5], [2.5]]
+    [[1.5], [3.5], [2.5]]
     """
-    rows = len(column) - column.null_count
-    if not rows or not row.itemsize:
-        return np.zeros(rows, row)
-    _, offsets, data = column.buffers()
-    # A slice's bytes begin within the buffer; a NULL takes none of it.
-    first = int(np.frombuffer(offsets, np.int64 if pa.types.is_large_binary(column.type) else np.int32)[column.offset])
-    return np.frombuffer(data, row, rows, first)
+    ends = _offsets(column)
+    taken = int(ends[-1] - ends[0])
+    if not taken:
+        return np.zeros(0, row)
+    return np.frombuffer(column.buffers()[2], row, taken // row.itemsize, int(ends[0]))
 
 
-def binary(values: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | None) -> pa.Array:
-    r"""A BINARY column of the bytes of each of `values` [rows that are valid, n], without a copy; NULL where `valid` [rows] is False.
+def _offsets(column: pa.Array) -> npt.NDArray[np.int64]:
+    """Where each value of a BINARY column begins in its bytes, and where the last ends; a NULL takes none of them."""
+    offsets = column.buffers()[1]
+    if offsets is None or not len(column):
+        return np.zeros(1, np.int64)
+    kind = np.int64 if pa.types.is_large_binary(column.type) else np.int32
+    return np.frombuffer(offsets, kind, len(column) + 1, column.offset * np.dtype(kind).itemsize).astype(np.int64)
 
-    >>> binary(np.array([[1], [2]], "<u1"), np.array([True, False, True])).to_pylist()
-    [b'\x01', None, b'\x02']
+
+def results(column: pa.Array, row: np.dtype[np.void], outputs: npt.NDArray[Any]) -> pa.Array:
+    r"""What came of the rows of a column, `outputs` [rows, n], as a BINARY column of its shape, without a copy.
+
+    >>> row = np.dtype([("dense", "<f4", (1,))])
+    >>> column = pa.array([bytes(8), None, bytes(4)], pa.binary())
+    >>> results(column, row, np.array([[1], [2], [3]], "<u1")).to_pylist()
+    [b'\x01\x02', None, b'\x03']
     """
-    values = np.ascontiguousarray(values)
-    size = values.itemsize * values.shape[1]
-    rows = len(values) if valid is None else len(valid)
-    ends = np.arange(rows + 1) if valid is None else np.concatenate([[0], np.cumsum(valid)])
-    mask = None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
-    return pa.Array.from_buffers(pa.binary(), rows, [mask, pa.py_buffer((ends * size).astype(np.int32)), pa.py_buffer(values)])
+    outputs = np.ascontiguousarray(outputs)
+    ends = _offsets(column)
+    places = (ends - ends[0]) // row.itemsize * (outputs.itemsize * outputs.shape[1])
+    mask = None
+    if column.null_count:
+        mask = pa.py_buffer(np.packbits(np.asarray(pc.is_valid(column), dtype=bool), bitorder="little"))
+    wide = int(places[-1]) > np.iinfo(np.int32).max
+    kind, size = (pa.large_binary(), np.int64) if wide else (pa.binary(), np.int32)
+    return pa.Array.from_buffers(kind, len(column), [mask, pa.py_buffer(places.astype(size)), pa.py_buffer(outputs)])

@@ -92,17 +92,21 @@ public class Scoring {
   }
 
   private static boolean packs(ArrowEvalPythonExec eval) {
-    for (Object udf : Lists.list(eval.udfs())) {
-      for (Object argument : Lists.list(((PythonUDF) udf).children())) if (argument instanceof Encode) return true;
-    }
+    for (Object udf : Lists.list(eval.udfs())) if (packs((PythonUDF) udf)) return true;
     return false;
+  }
+
+  private static boolean packs(PythonUDF udf) {
+    return udf.children().size() == 1 && udf.children().apply(0) instanceof Encode;
   }
 
   /** The predictions of an operator that are not made yet, over a projection that packs; those that are under their names here, too. */
   private static SparkPlan predicted(ArrowEvalPythonExec eval, SparkPlan child, AttributeSet needed, List made) {
+    SparkPlan plan = beside(eval, child);
     List columns = new ArrayList(), packed = new ArrayList(), udfs = new ArrayList(), results = new ArrayList(), again = new ArrayList();
     for (Object place : generalFirst(eval)) {
       PythonUDF udf = (PythonUDF) eval.udfs().apply(((Integer) place).intValue());
+      if (!packs(udf)) continue;
       Attribute result = (Attribute) eval.resultAttrs().apply(((Integer) place).intValue());
       Attribute known = known(udf, made);
       if (known != null) {
@@ -111,24 +115,33 @@ public class Scoring {
       }
       made.add(new Object[] {udf, result});
       List arguments = new ArrayList();
-      for (Object argument : Lists.list(udf.children())) arguments.add(argument instanceof Encode ? packed((Encode) argument, packed) : argument);
-      for (Object argument : arguments) needed = needed.$plus$plus(((Expression) argument).references());
+      arguments.add(packed((Encode) udf.children().apply(0), packed));
       udfs.add(udf.withNewChildren(Lists.seq(arguments)));
       results.add(result);
     }
-    SparkPlan plan = child;
     if (!udfs.isEmpty()) {
       for (Object one : made) {
         if (!results.contains(((Object[]) one)[1])) needed = needed.$plus((Attribute) ((Object[]) one)[1]);
       }
-      for (Object column : Lists.list(child.output())) if (needed.contains((NamedExpression) column)) columns.add(column);
+      for (Object column : Lists.list(plan.output())) if (needed.contains((NamedExpression) column)) columns.add(column);
       columns.addAll(packed);
-      plan = new ArrowEvalPythonExec(Lists.seq(udfs), Lists.seq(results), new ProjectExec(Lists.seq(columns), child), eval.evalType());
+      plan = new Predict(Lists.seq(udfs), Lists.seq(results), new ProjectExec(Lists.seq(columns), plan), eval.evalType());
     }
     if (again.isEmpty()) return plan;
     List all = Lists.list(plan.output());
     all.addAll(again);
     return new ProjectExec(Lists.seq(all), plan);
+  }
+
+  /** The functions that Spark put into one operator with predictions, in one of their own. */
+  private static SparkPlan beside(ArrowEvalPythonExec eval, SparkPlan child) {
+    List udfs = new ArrayList(), results = new ArrayList();
+    for (int i = 0; i < eval.udfs().size(); i++) {
+      if (packs((PythonUDF) eval.udfs().apply(i))) continue;
+      udfs.add(eval.udfs().apply(i));
+      results.add(eval.resultAttrs().apply(i));
+    }
+    return udfs.isEmpty() ? child : new ArrowEvalPythonExec(Lists.seq(udfs), Lists.seq(results), child, eval.evalType());
   }
 
   private static List generalFirst(ArrowEvalPythonExec eval) {

@@ -1,0 +1,290 @@
+package dlsql;
+
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+import java.util.Queue;
+import java.util.concurrent.ConcurrentLinkedQueue;
+import org.apache.spark.ContextAwareIterator;
+import org.apache.spark.TaskContext;
+import org.apache.spark.api.python.ChainedPythonFunctions;
+import org.apache.spark.rdd.RDD;
+import org.apache.spark.sql.catalyst.InternalRow;
+import org.apache.spark.sql.catalyst.expressions.*;
+import org.apache.spark.sql.execution.SparkPlan;
+import org.apache.spark.sql.execution.metric.SQLMetric;
+import org.apache.spark.sql.execution.metric.SQLMetrics;
+import org.apache.spark.sql.execution.python.*;
+import org.apache.spark.sql.types.BinaryType$;
+import org.apache.spark.sql.types.StructType;
+import org.apache.spark.sql.vectorized.ColumnarBatch;
+import org.apache.spark.unsafe.Platform;
+import scala.Tuple2;
+import scala.collection.immutable.Seq;
+
+/**
+ * Predictions in blocks: the packed inputs of many rows travel to Python as one value and their outputs come back as one, so that neither
+ * Arrow nor Python sees a row. Meanwhile Spark's own queue, which spills, holds what else is wanted of the rows.
+ *
+ * Its functions take columns of packed inputs, each after the columns that are kept: the output is these, then the networks' outputs.
+ */
+public class Predict extends ArrowEvalPythonExec {
+  private static final int BYTES = 4 << 20;  // of a block at most: large enough that its journey costs nothing, small enough for caches
+  private static final String SCORED = "rowsScored";
+
+  private final SQLMetric scored;
+
+  public Predict(Seq udfs, Seq results, SparkPlan child, int evalType) {
+    super(udfs, results, child, evalType);
+    scored = SQLMetrics.createMetric(sparkContext(), "number of rows scored");
+  }
+
+  /** The columns of packed inputs, each once. */
+  private List packed() {
+    List columns = new ArrayList();
+    for (Object udf : Lists.list(udfs())) {
+      Object column = ((PythonUDF) udf).children().apply(0);
+      if (!columns.contains(column)) columns.add(column);
+    }
+    return columns;
+  }
+
+  private List kept() {
+    List columns = Lists.list(child().output());
+    columns.removeAll(packed());
+    return columns;
+  }
+
+  public Seq output() {
+    List columns = kept();
+    columns.addAll(Lists.list(resultAttrs()));
+    return Lists.seq(columns);
+  }
+
+  public scala.collection.immutable.Map metrics() {
+    return (scala.collection.immutable.Map) super.metrics().updated(SCORED, scored);
+  }
+
+  public boolean supportsColumnar() {
+    return false;
+  }
+
+  public SparkPlan withNewChildInternal(SparkPlan child) {
+    return new Predict(udfs(), resultAttrs(), child, evalType());
+  }
+
+  public boolean canEqual(Object other) {
+    return other instanceof Predict;
+  }
+
+  public RDD doExecute() {
+    List packed = packed();
+    Task task = new Task();
+    List calls = new ArrayList();
+    task.arguments = new int[udfs().size()];
+    for (int i = 0; i < task.arguments.length; i++) {
+      PythonUDF udf = (PythonUDF) udfs().apply(i);
+      List one = new ArrayList();
+      one.add(udf.func());
+      calls.add(new Tuple2(new ChainedPythonFunctions(Lists.seq(one)), Long.valueOf(udf.resultId().id())));
+      task.arguments[i] = packed.indexOf(udf.children().apply(0));
+    }
+    task.calls = Lists.seq(calls);
+    task.evalType = evalType();
+    task.given = child().output();
+    task.kept = Lists.seq(kept());
+    task.output = output();
+    task.places = new int[packed.size()];
+    for (int i = 0; i < task.places.length; i++) task.places[i] = Lists.list(task.given).indexOf(packed.get(i));
+    task.rows = conf().arrowMaxRecordsPerBatch();
+    task.timeZone = conf().sessionLocalTimeZone();
+    task.conf = ArrowPythonRunner.getPythonRunnerConfMap(conf());
+    task.metrics = pythonMetrics();
+    task.scored = scored;
+    task.artifacts = org.apache.spark.JobArtifactSet$.MODULE$.getCurrentJobArtifactState().map(new Uuid());
+    return child().execute().mapPartitionsInternal(task, false, scala.reflect.ClassTag$.MODULE$.apply(InternalRow.class));
+  }
+
+  public static class Uuid extends scala.runtime.AbstractFunction1 {
+    public Object apply(Object state) {
+      return ((org.apache.spark.JobArtifactState) state).uuid();
+    }
+  }
+
+  /** What happens to a partition. */
+  public static class Task extends scala.runtime.AbstractFunction1 implements java.io.Serializable {
+    Seq calls;
+    int[] arguments;  // of each call: which packed column it takes
+    int evalType;
+    Seq given;
+    Seq kept;
+    Seq output;
+    int[] places;  // of the packed columns, in what is given
+    int rows;  // of a block at most
+    String timeZone;
+    scala.collection.immutable.Map conf;
+    scala.collection.immutable.Map metrics;
+    SQLMetric scored;
+    scala.Option artifacts;
+
+    public Object apply(Object given) {
+      TaskContext context = TaskContext.get();
+      Blocks blocks = new Blocks(this, new ContextAwareIterator(context, (scala.collection.Iterator) given), context);
+      EvalPythonExec.ArgumentMetadata[][] offsets = new EvalPythonExec.ArgumentMetadata[arguments.length][];
+      for (int i = 0; i < offsets.length; i++) {
+        offsets[i] = new EvalPythonExec.ArgumentMetadata[] {new EvalPythonExec.ArgumentMetadata(arguments[i], scala.Option.empty(), false)};
+      }
+      StructType types = new StructType();
+      for (int i = 0; i < places.length; i++) types = types.add("_" + i, BinaryType$.MODULE$);
+      scala.collection.Iterator answers = new ArrowPythonWithNamedArgumentRunner(calls, evalType, offsets, types, timeZone, false, conf,
+          metrics, artifacts, scala.Option.empty()).compute(blocks, context.partitionId(), context);
+      return new Rows(this, blocks, answers);
+    }
+  }
+
+  /** Of a block that went to Python: how many rows it is of, and which of them hold something to score. */
+  public static final class Marks {
+    int rows;
+    final int[] counts;  // by packed column
+    final long[][] bits;
+
+    Marks(int columns) {
+      counts = new int[columns];
+      bits = new long[columns][16];
+    }
+
+    void mark(int column) {
+      int word = rows >>> 6;
+      if (word >= bits[column].length) bits[column] = Arrays.copyOf(bits[column], 2 * word);
+      bits[column][word] |= 1L << rows;
+      counts[column]++;
+    }
+
+    boolean holds(int column, int row) {
+      return counts[column] == rows || (row >>> 6) < bits[column].length && (bits[column][row >>> 6] & 1L << row) != 0;
+    }
+  }
+
+  /** Rows to blocks, each of them the one row of a batch. Where Spark feeds Python from a thread of its own, this runs there. */
+  public static class Blocks extends scala.collection.AbstractIterator {
+    final Queue sent = new ConcurrentLinkedQueue();
+    final HybridRowQueue waiting;  // what is kept of the rows that were sent; null for nothing
+
+    private final Task task;
+    private final scala.collection.Iterator rows;
+    private final UnsafeProjection keeping;
+    private final byte[][] held;
+
+    Blocks(Task task, scala.collection.Iterator rows, TaskContext context) {
+      this.task = task;
+      this.rows = rows;
+      held = new byte[task.places.length][1 << 12];
+      keeping = UnsafeProjection.create(task.kept, task.given);
+      waiting = task.kept.isEmpty() ? null : HybridRowQueue.apply(context.taskMemoryManager(), task.kept.size());
+      if (waiting != null) context.addTaskCompletionListener(new Closing(waiting));
+    }
+
+    public boolean hasNext() {
+      return rows.hasNext();
+    }
+
+    public Object next() {
+      int columns = held.length, most = 0;
+      int[] sizes = new int[columns];
+      Marks marks = new Marks(columns);
+      while (marks.rows < task.rows && most < BYTES && rows.hasNext()) {
+        UnsafeRow row = (UnsafeRow) rows.next();
+        for (int i = 0; i < columns; i++) {
+          if (row.isNullAt(task.places[i])) continue;
+          long where = row.getLong(task.places[i]);  // of bytes: where they lie in the row, and how many they are
+          int length = (int) where;
+          if (sizes[i] + length > held[i].length) held[i] = Arrays.copyOf(held[i], Math.max(2 * held[i].length, sizes[i] + length));
+          Platform.copyMemory(row.getBaseObject(), row.getBaseOffset() + (where >>> 32), held[i], Platform.BYTE_ARRAY_OFFSET + sizes[i], length);
+          sizes[i] += length;
+          marks.mark(i);
+          if (sizes[i] > most) most = sizes[i];
+        }
+        if (waiting != null) waiting.add(keeping.apply(row));
+        marks.rows++;
+      }
+      sent.add(marks);
+      Object[] block = new Object[columns];
+      for (int i = 0; i < columns; i++) block[i] = Arrays.copyOf(held[i], sizes[i]);
+      return scala.collection.Iterator$.MODULE$.single(new GenericInternalRow(block));
+    }
+  }
+
+  public static class Closing implements org.apache.spark.util.TaskCompletionListener {
+    private final HybridRowQueue queue;
+
+    Closing(HybridRowQueue queue) {
+      this.queue = queue;
+    }
+
+    public void onTaskCompletion(TaskContext context) {
+      queue.close();
+    }
+  }
+
+  /** The rows again, with what the networks gave. */
+  public static class Rows extends scala.collection.AbstractIterator {
+    private static final UnsafeRow NOTHING = new UnsafeRow(0);
+
+    private final Task task;
+    private final Blocks blocks;
+    private final scala.collection.Iterator answers;
+    private final UnsafeProjection joining;
+    private final GenericInternalRow found;
+    private final JoinedRow joined = new JoinedRow();
+    private final byte[][] outputs;  // of a block
+    private final int[] widths;
+    private final int[] places;
+    private Marks marks = new Marks(0);
+    private int at;
+
+    Rows(Task task, Blocks blocks, scala.collection.Iterator answers) {
+      this.task = task;
+      this.blocks = blocks;
+      this.answers = answers;
+      joining = UnsafeProjection.create(task.output, task.output);
+      int calls = task.arguments.length;
+      found = new GenericInternalRow(calls);
+      outputs = new byte[calls][];
+      widths = new int[calls];
+      places = new int[calls];
+    }
+
+    public boolean hasNext() {
+      return at < marks.rows || answers.hasNext();
+    }
+
+    public Object next() {
+      if (at == marks.rows) load();
+      for (int i = 0; i < outputs.length; i++) {
+        if (!marks.holds(task.arguments[i], at)) {
+          found.setNullAt(i);
+          continue;
+        }
+        byte[] one = new byte[widths[i]];
+        System.arraycopy(outputs[i], places[i], one, 0, widths[i]);
+        places[i] += widths[i];
+        found.update(i, one);
+      }
+      at++;
+      return joining.apply(joined.apply(blocks.waiting == null ? NOTHING : (InternalRow) blocks.waiting.remove(), found));
+    }
+
+    private void load() {
+      ColumnarBatch batch = (ColumnarBatch) answers.next();
+      marks = (Marks) blocks.sent.remove();
+      at = 0;
+      for (int i = 0; i < outputs.length; i++) {
+        int rows = marks.counts[task.arguments[i]];
+        outputs[i] = batch.column(i).getBinary(0);
+        widths[i] = rows == 0 ? 0 : outputs[i].length / rows;
+        places[i] = 0;
+        task.scored.add(rows);
+      }
+    }
+  }
+}
