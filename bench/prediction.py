@@ -19,7 +19,7 @@ from bench.tables import Row
 from dlsql.session import language
 from dlsql.terms import parse_name
 
-CORES, TIMES = 2, 5
+CORES, TIMES, WARM = 2, 7, 15
 NUMBERS, COLUMNS = 1_000_000, 20
 IMAGES, PIXELS = 100_000, 784
 
@@ -29,7 +29,7 @@ def run(spark: SparkSession) -> list[Row]:
     spark = dlsql.attach(spark)
     with tempfile.TemporaryDirectory() as folder:
         spark.range(NUMBERS).selectExpr("id", *(f"randn({i}) AS c{i}" for i in range(COLUMNS))).write.parquet(f"{folder}/numbers")
-        draws = F.transform(F.sequence(F.lit(1), F.lit(PIXELS)), lambda i: F.randn(1).cast("float") + i % 3)
+        draws = F.transform(F.sequence(F.lit(1), F.lit(PIXELS)), lambda i: (F.randn(1) + i % 3).cast("float"))
         spark.range(IMAGES).select("id", draws.alias("x")).write.parquet(f"{folder}/images")
         return [*_numbers(spark, f"{folder}/numbers"), *_images(spark, f"{folder}/images")]
 
@@ -172,10 +172,10 @@ def measured(ways: Iterable[tuple[str, Callable[[], float]]]) -> dict[str, float
     """The median seconds of each way, all of them in turn, after one run that warms up."""
     ways = list(ways)
     took: dict[str, list[float]] = {name: [] for name, _ in ways}
-    for _ in range(TIMES + 1):
+    for _ in range(TIMES + WARM):
         for name, way in ways:
             took[name].append(way())
-    return {name: statistics.median(times[1:]) for name, times in took.items()}
+    return {name: statistics.median(times[WARM:]) for name, times in took.items()}
 
 
 def compared(what: str, rows: int, took: dict[str, float], peer: str, goal: str) -> Row:

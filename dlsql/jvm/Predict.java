@@ -16,6 +16,8 @@ import org.apache.spark.sql.execution.metric.SQLMetric;
 import org.apache.spark.sql.execution.metric.SQLMetrics;
 import org.apache.spark.sql.execution.python.*;
 import org.apache.spark.sql.types.BinaryType$;
+import org.apache.spark.sql.types.DataType;
+import org.apache.spark.sql.types.DoubleType;
 import org.apache.spark.sql.types.StructType;
 import org.apache.spark.sql.vectorized.ColumnarBatch;
 import org.apache.spark.unsafe.Platform;
@@ -26,7 +28,8 @@ import scala.collection.immutable.Seq;
  * Predictions in blocks: the packed inputs of many rows travel to Python as one value and their outputs come back as one, so that neither
  * Arrow nor Python sees a row. Meanwhile Spark's own queue, which spills, holds what else is wanted of the rows.
  *
- * Its functions take columns of packed inputs, each after the columns that are kept: the output is these, then the networks' outputs.
+ * Its functions take columns of packed inputs, which stand after the columns that are kept. It gives these, then what came of each function:
+ * the number where Python gives a double for a row, else the bytes that Python gives for it.
  */
 public class Predict extends ArrowEvalPythonExec {
   private static final int BYTES = 4 << 20;  // of a block at most: large enough that its journey costs nothing, small enough for caches
@@ -145,23 +148,21 @@ public class Predict extends ArrowEvalPythonExec {
   /** Of a block that went to Python: how many rows it is of, and which of them hold something to score. */
   public static final class Marks {
     int rows;
-    final int[] counts;  // by packed column
-    final long[][] bits;
+    final int[] missing;  // by packed column: how many rows hold nothing
+    final java.util.BitSet[] empty;  // which they are
 
     Marks(int columns) {
-      counts = new int[columns];
-      bits = new long[columns][16];
+      missing = new int[columns];
+      empty = new java.util.BitSet[columns];
     }
 
-    void mark(int column) {
-      int word = rows >>> 6;
-      if (word >= bits[column].length) bits[column] = Arrays.copyOf(bits[column], 2 * word);
-      bits[column][word] |= 1L << rows;
-      counts[column]++;
+    void miss(int column) {
+      if (missing[column]++ == 0) empty[column] = new java.util.BitSet();
+      empty[column].set(rows);
     }
 
     boolean holds(int column, int row) {
-      return counts[column] == rows || (row >>> 6) < bits[column].length && (bits[column][row >>> 6] & 1L << row) != 0;
+      return missing[column] == 0 || !empty[column].get(row);
     }
   }
 
@@ -195,13 +196,15 @@ public class Predict extends ArrowEvalPythonExec {
       while (marks.rows < task.rows && most < BYTES && rows.hasNext()) {
         UnsafeRow row = (UnsafeRow) rows.next();
         for (int i = 0; i < columns; i++) {
-          if (row.isNullAt(task.places[i])) continue;
+          if (row.isNullAt(task.places[i])) {
+            marks.miss(i);
+            continue;
+          }
           long where = row.getLong(task.places[i]);  // of bytes: where they lie in the row, and how many they are
           int length = (int) where;
-          if (sizes[i] + length > held[i].length) held[i] = Arrays.copyOf(held[i], Math.max(2 * held[i].length, sizes[i] + length));
-          Platform.copyMemory(row.getBaseObject(), row.getBaseOffset() + (where >>> 32), held[i], Platform.BYTE_ARRAY_OFFSET + sizes[i], length);
+          if (sizes[i] + length > held[i].length) held[i] = Arrays.copyOf(held[i], grown(held[i].length, length));
+          copy(row.getBaseObject(), row.getBaseOffset() + (where >>> 32), held[i], sizes[i], length);
           sizes[i] += length;
-          marks.mark(i);
           if (sizes[i] > most) most = sizes[i];
         }
         if (waiting != null) waiting.add(keeping.apply(row));
@@ -209,8 +212,21 @@ public class Predict extends ArrowEvalPythonExec {
       }
       sent.add(marks);
       Object[] block = new Object[columns];
-      for (int i = 0; i < columns; i++) block[i] = Arrays.copyOf(held[i], sizes[i]);
+      // Where the block is full its bytes go as they are: Spark has copied them before it asks for the next.
+      for (int i = 0; i < columns; i++) block[i] = sizes[i] == held[i].length ? held[i] : Arrays.copyOf(held[i], sizes[i]);
       return scala.collection.Iterator$.MODULE$.single(new GenericInternalRow(block));
+    }
+
+    /** Of few bytes an array's copy is far faster than Platform's, which checks its arguments and calls. */
+    private static void copy(Object from, long at, byte[] to, int place, int length) {
+      if (from instanceof byte[]) System.arraycopy(from, (int) (at - Platform.BYTE_ARRAY_OFFSET), to, place, length);
+      else Platform.copyMemory(from, at, to, Platform.BYTE_ARRAY_OFFSET + place, length);
+    }
+
+    /** The next size of a buffer for rows of a length: of a full block in the end. */
+    private int grown(int size, int length) {
+      long rows = Math.min(task.rows, (BYTES + length - 1) / length);
+      return (int) Math.min(Math.max(4L * size, length), rows * length);
     }
   }
 
@@ -234,9 +250,10 @@ public class Predict extends ArrowEvalPythonExec {
     private final Blocks blocks;
     private final scala.collection.Iterator answers;
     private final UnsafeProjection joining;
-    private final GenericInternalRow found;
+    private final SpecificInternalRow found;
     private final JoinedRow joined = new JoinedRow();
     private final byte[][] outputs;  // of a block
+    private final boolean[] isNumber;
     private final int[] widths;
     private final int[] places;
     private Marks marks = new Marks(0);
@@ -248,7 +265,11 @@ public class Predict extends ArrowEvalPythonExec {
       this.answers = answers;
       joining = UnsafeProjection.create(task.output, task.output);
       int calls = task.arguments.length;
-      found = new GenericInternalRow(calls);
+      DataType[] types = new DataType[calls];
+      for (int i = 0; i < calls; i++) types[i] = ((Attribute) task.output.apply(task.kept.size() + i)).dataType();
+      found = new SpecificInternalRow(Lists.seq(Arrays.asList(types)));
+      isNumber = new boolean[calls];
+      for (int i = 0; i < calls; i++) isNumber[i] = types[i] instanceof DoubleType;
       outputs = new byte[calls][];
       widths = new int[calls];
       places = new int[calls];
@@ -265,10 +286,9 @@ public class Predict extends ArrowEvalPythonExec {
           found.setNullAt(i);
           continue;
         }
-        byte[] one = new byte[widths[i]];
-        System.arraycopy(outputs[i], places[i], one, 0, widths[i]);
+        if (isNumber[i]) found.setDouble(i, Platform.getDouble(outputs[i], Platform.BYTE_ARRAY_OFFSET + places[i]));
+        else found.update(i, Arrays.copyOfRange(outputs[i], places[i], places[i] + widths[i]));
         places[i] += widths[i];
-        found.update(i, one);
       }
       at++;
       return joining.apply(joined.apply(blocks.waiting == null ? NOTHING : (InternalRow) blocks.waiting.remove(), found));
@@ -279,7 +299,7 @@ public class Predict extends ArrowEvalPythonExec {
       marks = (Marks) blocks.sent.remove();
       at = 0;
       for (int i = 0; i < outputs.length; i++) {
-        int rows = marks.counts[task.arguments[i]];
+        int rows = marks.rows - marks.missing[task.arguments[i]];
         outputs[i] = batch.column(i).getBinary(0);
         widths[i] = rows == 0 ? 0 : outputs[i].length / rows;
         places[i] = 0;
