@@ -103,7 +103,7 @@ def _packing(spark: SparkSession, what: str, folder: str) -> Row:
         began = time.perf_counter()
         blocks = pack_rows(language(session).bridge, found, settings, WORKERS)
         packs.append(time.perf_counter() - began)
-        blocks.rdd.unpersist()
+        blocks.free()
     scan, pack = rows / min(scans), rows / min(packs)
     return Row(f"packing {what}, rows/s", f"{pack:,.0f}", f"{scan:,.0f} bare scan", f"{pack / scan:.2f}", "0.5")
 

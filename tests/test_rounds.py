@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from pyspark import RDD
 from pyspark.sql import SparkSession
 from torch.nn import functional
 
@@ -40,6 +41,14 @@ def local_steps(optimizer: str = "SGD", **more: object) -> LocalSteps:
     return LocalSteps(spec, "regression", "mse_loss", optimizer, BATCH, 7, 1, **more)  # type: ignore[arg-type]
 
 
+class Ready(Blocks):
+    """Blocks that need not be opened."""
+
+    @property
+    def rdd(self) -> "RDD[Block]":
+        return self.stored  # type: ignore[return-value]
+
+
 def train(spark: SparkSession, parts: list[list[Block]], steps: LocalSteps, epochs: int, **given: object) -> tuple[State, rounds.Progress]:
     """What `run` gives for these blocks."""
     settings = options.read((("model_type", "dnn_regressor"), ("learn_rate", RATE), ("batch_size", BATCH), ("early_stop", False),
@@ -48,7 +57,7 @@ def train(spark: SparkSession, parts: list[list[Block]], steps: LocalSteps, epoc
     plan = rounds.Plan("test", settings, steps, [], (Label("y", "double"),))
     start = initial_state(steps.network, 3)
     sizes = tuple((sum(one[2] for one in part if not one[1]), sum(one[2] for one in part if one[1])) for part in parts)
-    blocks = Blocks(rdd, sizes, 0)
+    blocks = Ready(rdd, sizes, 0)
     return rounds.run(spark.sparkContext, blocks, plan, start, None, lambda done: None, lambda last: None, lambda _, write: write())  # fmt: skip
 
 

@@ -1,18 +1,23 @@
 """A worker's blocks -> the batches of an epoch, in an order that follows from the seed; any part of the epoch without the rest."""
 
+import struct
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from udfs.spec import LocalSteps
 
-Block = tuple[int, bool, int, bytes, bytes, bytes, bytes]  # worker, held out, rows, dense, codes, label, weight
+Buffer = bytes | memoryview
+Block = tuple[int, bool, int, Buffer, Buffer, Buffer, Buffer]  # worker, held out, rows, dense, codes, label, weight
 
-WINDOW_BYTES = 64 << 20  # rows are shuffled within a window of this size, so that a partition need not fit into memory
+_AT_ONCE = 4096
 _PARTS = ("dense", "codes", "label", "weight")
 warnings.filterwarnings("ignore", message="The given buffer is not writable")  # nobody writes into a block
 
@@ -31,45 +36,57 @@ class Batch:
         return self if device.type == "cpu" else Batch(*(getattr(self, name).to(device) for name in _PARTS))
 
 
+def opened(stored: str | bytes) -> Block:
+    """A block that the JVM packed, see dlsql/jvm/Packing.java, from the path of its file, which is mapped into memory, or its bytes."""
+    if isinstance(stored, str):
+        with Path(stored).open("rb") as file:
+            content = memoryview(mmap(file.fileno(), 0, access=ACCESS_READ))
+    else:
+        content = memoryview(stored)
+    worker, held_out, rows, _, *sizes = struct.unpack_from("<8i", content)
+    ends = [*accumulate(sizes, initial=struct.calcsize("<8i"))]
+    dense, codes, label, weight = (content[begin:end] for begin, end in pairwise(ends))
+    return worker, bool(held_out), rows, dense, codes, label, weight
+
+
 def batches(steps: LocalSteps, epoch: int, blocks: Iterable[Block], first: int, count: int) -> Iterator[tuple[int, int, Batch]]:
     """Batches `first` .. `first + count - 1` of an epoch: number, worker, batch. The last of an epoch is short.
 
-    Rows are shuffled within windows of blocks by seed, epoch and worker. Blocks past the last batch are read and left: a task that leaves
-    input unread costs its Python worker.
+    Rows are shuffled within their block by seed, epoch and worker; blocks are large, and hold rows of all kinds. Those past the last batch
+    are read and left: a task that leaves input unread costs its Python worker.
     """
-    number, held, size = 0, list[Batch](), 0
-    worker = window = -1
-    for window, block in enumerate(blocks):
+    number, worker, left = 0, -1, list[Batch]()  # rows of the blocks so far that fill no batch
+    for place, block in enumerate(blocks):
         worker = block[0]
         if number >= first + count:
             continue
-        held.append(as_batch(steps, block))
-        size += sum(map(len, block[3:]))
-        if size >= WINDOW_BYTES:
-            rows, order = _mixed(held, seed_of(steps.seed, epoch, worker, -1 - window))
-            whole = len(order) // steps.batch_size
-            yield from _cut(steps, worker, rows, order, number, first, count, whole)
-            number, held, size = number + whole, [_take(rows, order[whole * steps.batch_size :])], 0
-    if held and number < first + count:
-        rows, order = _mixed(held, seed_of(steps.seed, epoch, worker, 0))
-        yield from _cut(steps, worker, rows, order, number, first, count, -(-len(order) // steps.batch_size))
+        rows = as_batch(steps, block)
+        order = torch.randperm(len(rows.label), generator=torch.Generator().manual_seed(seed_of(steps.seed, epoch, worker, place)))
+        while True:
+            wanted = steps.batch_size - sum(len(part.label) for part in left)
+            if len(order) < wanted or number >= first + count:
+                break
+            if number >= first:
+                yield number, worker, _joined([*left, _take(rows, order[:wanted])])
+            number, order, left = number + 1, order[wanted:], []
+        if len(order):
+            left.append(_take(rows, order))
+    if left and first <= number < first + count:
+        yield number, worker, _joined(left)
 
 
-def _mixed(parts: list[Batch], seed: int) -> tuple[Batch, Tensor]:
-    rows = Batch(*(torch.cat([getattr(part, name) for part in parts]) for name in _PARTS)) if len(parts) > 1 else parts[0]
-    return rows, torch.randperm(len(rows.label), generator=torch.Generator().manual_seed(seed))
-
-
-def _cut(
-    steps: LocalSteps, worker: int, rows: Batch, order: Tensor, number: int, first: int, count: int, whole: int
-) -> Iterator[tuple[int, int, Batch]]:
-    """Of the `whole` batches that a window holds from `number` on, those that are asked for."""
-    for i in range(max(first - number, 0), min(first + count - number, whole)):
-        yield number + i, worker, _take(rows, order[i * steps.batch_size : (i + 1) * steps.batch_size])
+def _joined(parts: list[Batch]) -> Batch:
+    return parts[0] if len(parts) == 1 else Batch(*(torch.cat([getattr(part, name) for part in parts]) for name in _PARTS))
 
 
 def _take(rows: Batch, places: Tensor) -> Batch:
     return Batch(*(getattr(rows, name)[places] for name in _PARTS))
+
+
+def parts(rows: Batch) -> Iterator[Batch]:
+    """Rows in their order, so many at a time that what a network makes of them takes little memory."""
+    for chunks in zip(*(getattr(rows, name).split(_AT_ONCE) for name in _PARTS), strict=True):
+        yield Batch(*chunks)
 
 
 def as_batch(steps: LocalSteps, block: Block) -> Batch:
@@ -88,7 +105,7 @@ def as_batch(steps: LocalSteps, block: Block) -> Batch:
     return Batch(dense.view(rows, steps.network.dense), codes.view(rows, len(steps.network.codes)), label, weight)
 
 
-def _tensor(buffer: bytes, kind: torch.dtype) -> Tensor:
+def _tensor(buffer: Buffer, kind: torch.dtype) -> Tensor:
     return torch.frombuffer(buffer, dtype=kind) if buffer else torch.empty(0, dtype=kind)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from udfs import networks
-from udfs.batches import Batch, Block, as_batch, batches, seed_of
+from udfs.batches import Batch, Block, as_batch, batches, parts, seed_of
 from udfs.losses import backward, clip, measured
 from udfs.spec import LocalSteps, NetworkSpec, Shared
 from udfs.state import PIECE, Piece, State, cut, outer_step, restored, shortened
@@ -250,13 +250,13 @@ def train_round(
     """
     torch.set_num_threads(steps.threads)
     settle()
-    parts = groupby(blocks, key=lambda block: block[1])  # blocks to train on come before those held out
-    held_out, first = next(parts, (True, iter(())))
+    halves = groupby(blocks, key=lambda block: block[1])  # blocks to train on come before those held out
+    held_out, first = next(halves, (True, iter(())))
     training: Iterable[Block] = () if held_out else first
     learner = Learner(steps, this.learning_rate, state.value, device_of(gpus()))
     with gang(seated()) as together:
         yield from _alone(learner, this, training) if together is None else _together(learner, this, training, together)
-    evaluation = first if held_out else next(parts, (True, iter(())))[1]
+    evaluation = first if held_out else next(halves, (True, iter(())))[1]
     yield from _evaluated(steps, learner.module, learner.device, evaluation if this.evaluates else ())
     for _ in evaluation:  # a task that leaves input unread costs its Python worker
         pass
@@ -324,10 +324,12 @@ def _evaluated(steps: LocalSteps, module: nn.Module, device: torch.device, block
     worker, rows, weight, loss, sums = -1, 0, 0.0, 0.0, np.zeros(0)
     with torch.inference_mode():
         for block in blocks:
-            worker, batch = block[0], as_batch(steps, block).to(device)
-            of_batch, counted = measured(steps, module(batch.dense, batch.codes), batch)
-            sums = counted if not rows else sums + counted
-            rows, weight, loss = rows + len(batch.label), weight + float(batch.weight.sum()), loss + of_batch
+            worker = block[0]
+            for part in parts(as_batch(steps, block)):
+                batch = part.to(device)
+                of_batch, counted = measured(steps, module(batch.dense, batch.codes), batch)
+                sums = counted if not rows else sums + counted
+                rows, weight, loss = rows + len(batch.label), weight + float(batch.weight.sum()), loss + of_batch
     if rows:
         yield Evaluated(worker, rows, weight, loss, sums)
 

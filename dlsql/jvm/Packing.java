@@ -1,55 +1,75 @@
 package dlsql;
 
+import java.lang.invoke.MethodHandle;
+import java.lang.invoke.MethodHandles;
+import java.lang.invoke.MethodType;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Iterator;
 import java.util.List;
 import org.apache.spark.api.java.JavaRDD;
+import org.apache.spark.rdd.RDD;
 import org.apache.spark.sql.Column;
 import org.apache.spark.sql.catalyst.expressions.Expression;
 import org.apache.spark.sql.catalyst.expressions.Literal;
 import org.apache.spark.sql.catalyst.expressions.UnsafeRow;
+import org.apache.spark.sql.catalyst.expressions.XXH64;
 import org.apache.spark.sql.types.BooleanType$;
+import org.apache.spark.storage.BlockManager;
+import org.apache.spark.storage.BlockManagerId;
+import org.apache.spark.storage.RDDBlockId;
+import org.apache.spark.storage.StorageLevel$;
 import org.apache.spark.unsafe.Platform;
+import org.apache.spark.util.io.ChunkedByteBuffer;
 import scala.Tuple2;
+import scala.reflect.ClassTag;
+import scala.reflect.ClassTag$;
 
 /**
  * Rows to blocks for training: packed where they are read, shuffled in chunks, put in order, and cut into blocks, all as bytes.
  *
- * The order follows from the rows alone. A row begins with a key of 8 bytes, a hash of its content whose lowest bit says whether it is held
- * out; a worker's rows lie by that bit, then by the key, then by their bytes, however the shuffle brought them. So that a worker's part need
+ * The order follows from the rows alone. A row begins with a key of 8 bytes, a hash of its other bytes whose lowest bit says whether it is
+ * held out: as the row says there, or by the hash itself, so many of 2^30. A worker's rows lie by that bit, then by the key, then by their bytes, however the shuffle brought them. So that a worker's part need
  * not fit into memory, it is divided into buckets by the key's highest bits, and put in order one after the other.
  */
 public final class Packing {
+  private static final int HEAD = 32;  // bytes before a block's rows: eight numbers, see Blocks.next
+  private static final ClassTag BYTES = ClassTag$.MODULE$.apply(byte[].class);
   private static final int CHUNKS = 32 << 20;  // bytes of rows that a task holds before it gives them to the shuffle
 
-  /** Blocks as Python's pickles of (worker, held out, rows, dense, codes, label, weight): a partition for each worker. */
-  public static JavaRDD blocks(org.apache.spark.sql.classic.Dataset rows, Encoder encoder, int workers, int buckets, int[] ends, int blockRows) {
+  /** Where each worker's blocks lie, a partition for each worker; see Kept. */
+  public static JavaRDD blocks(org.apache.spark.sql.classic.Dataset rows, Encoder encoder, int workers, int buckets, int[] ends, int blockRows,
+      long seed, int drawn) {
     List features = Lists.list(rows.queryExecution().analyzed().output());
     Expression packed = Encode.of(encoder, Literal.create(Boolean.TRUE, BooleanType$.MODULE$), features, null);
     Column[] columns = new Column[] {org.apache.spark.sql.classic.ExpressionUtils.column(packed)};
     JavaRDD read = ((org.apache.spark.sql.classic.Dataset) rows.select(columns)).queryExecution().toRdd().toJavaRDD();
-    return read.mapPartitionsToPair(new Split(workers, buckets)).repartitionAndSortWithinPartitions(new ByWorker(workers, buckets))
-        .mapPartitions(new Order(buckets, ends, blockRows));
+    JavaRDD made = read.mapPartitionsToPair(new Split(workers, buckets, seed, drawn))
+        .repartitionAndSortWithinPartitions(new ByWorker(workers, buckets)).mapPartitions(new Order(buckets, ends, blockRows));
+    return new JavaRDD(new Kept(made.rdd()), BYTES);
   }
 
-  /** What each partition of blocks holds: rows to train on, rows held out, and a checksum of all bytes in their order. */
-  public static List counted(JavaRDD blocks) {
-    return blocks.mapPartitions(new Count()).collect();
+  /** What each partition of blocks holds: rows to train on, rows held out, and a checksum of all bytes in their order. It makes them. */
+  public static List counted(JavaRDD kept) {
+    return kept.mapPartitions(new Count()).collect();
   }
 
   /** Rows to chunks by bucket: worker, held out or not, highest bits of the key. */
   public static class Split implements org.apache.spark.api.java.function.PairFlatMapFunction {
     private final int workers;
     private final int buckets;
+    private final long seed;
+    private final int drawn;
 
-    public Split(int workers, int buckets) {
+    public Split(int workers, int buckets, long seed, int drawn) {
       this.workers = workers;
       this.buckets = buckets;
+      this.seed = seed;
+      this.drawn = drawn;
     }
 
     public Iterator call(Object rows) {
-      return new Chunks((Iterator) rows, workers, buckets);
+      return new Chunks((Iterator) rows, workers, buckets, seed, drawn);
     }
   }
 
@@ -57,14 +77,18 @@ public final class Packing {
     private final Iterator rows;
     private final int workers;
     private final int buckets;
+    private final long seed;
+    private final int drawn;
     private final byte[][] held;
     private final int[] sizes;
     private Iterator ready = new ArrayList().iterator();
 
-    public Chunks(Iterator rows, int workers, int buckets) {
+    public Chunks(Iterator rows, int workers, int buckets, long seed, int drawn) {
       this.rows = rows;
       this.workers = workers;
       this.buckets = buckets;
+      this.seed = seed;
+      this.drawn = drawn;
       held = new byte[2 * workers * buckets][];
       sizes = new int[held.length];
     }
@@ -85,14 +109,17 @@ public final class Packing {
         int length = (int) given.getLong(0);
         Object row = given.getBaseObject();
         long from = given.getBaseOffset() + (given.getLong(0) >>> 32);
-        long key = Platform.getLong(row, from);
+        long hash = XXH64.hashUnsafeBytes(row, from + 8, length - 8, seed);
+        long heldOut = drawn < 0 ? Platform.getLong(row, from) : (hash & (1 << 30) - 1) < drawn ? 1 : 0;
+        long key = hash & ~1L | heldOut;
         int worker = (int) Math.floorMod(key >> 30, (long) workers);
         int bucket = (int) (((key >>> 33) * buckets) >>> 31);
         int place = (2 * worker + (int) (key & 1)) * buckets + bucket;
         byte[] chunk = held[place];
         if (chunk == null) chunk = held[place] = new byte[Math.max(length, 1 << 12)];
         if (sizes[place] + length > chunk.length) chunk = held[place] = Arrays.copyOf(chunk, Math.max(2 * chunk.length, sizes[place] + length));
-        Platform.copyMemory(row, from, chunk, Platform.BYTE_ARRAY_OFFSET + sizes[place], length);
+        Encoder.copy(row, from, chunk, sizes[place], length);
+        Platform.putLong(chunk, Platform.BYTE_ARRAY_OFFSET + sizes[place], key);
         sizes[place] += length;
         total += length;
       }
@@ -140,6 +167,8 @@ public final class Packing {
     }
   }
 
+  private static final int[] PARTS = {2, 3, 0, 1};  // of a block: numbers, codes, label, weight, by their places in a row
+
   public static class Blocks implements Iterator {
     private final Iterator chunks;
     private final int buckets;
@@ -168,15 +197,17 @@ public final class Packing {
     public Object next() {
       if (at == order.length) load();
       int n = Math.min(blockRows, order.length - at);
-      byte[][] buffers = new byte[4][];  // label, weight, numbers, codes
-      for (int part = 0; part < 4; part++) {
-        int from = ends[part], width = ends[part + 1] - from;
-        byte[] buffer = buffers[part] = new byte[n * width];
-        for (int i = 0; i < n; i++) System.arraycopy(rows, order[at + i] * size + from, buffer, i * width, width);
+      byte[] block = new byte[Math.addExact(HEAD, Math.multiplyExact(n, size - ends[0]))];
+      java.nio.ByteBuffer head = java.nio.ByteBuffer.wrap(block).order(java.nio.ByteOrder.LITTLE_ENDIAN);
+      head.putInt(bucket / (2 * buckets)).putInt(bucket / buckets % 2).putInt(n).putInt(0);  // worker, held out, rows
+      int filled = HEAD;
+      for (int i = 0; i < PARTS.length; i++) {
+        int from = ends[PARTS[i]], width = ends[PARTS[i] + 1] - from;
+        head.putInt(n * width);
+        for (int row = 0; row < n; row++, filled += width) System.arraycopy(rows, order[at + row] * size + from, block, filled, width);
       }
       at += n;
-      boolean heldOut = bucket / buckets % 2 == 1;
-      return pickled(bucket / (2 * buckets), heldOut, n, new byte[][] {buffers[2], buffers[3], buffers[0], buffers[1]});
+      return block;
     }
 
     private void load() {
@@ -232,30 +263,115 @@ public final class Packing {
     return Arrays.compareUnsigned(rows, a * size, (a + 1) * size, rows, b * size, (b + 1) * size);
   }
 
-  /** A tuple as Python's pickle protocol 3 writes it. */
-  private static byte[] pickled(int worker, boolean heldOut, int rows, byte[][] buffers) {
-    int length = 16;  // of all but the buffers
-    for (byte[] buffer : buffers) length += 5 + buffer.length;
-    java.nio.ByteBuffer out = java.nio.ByteBuffer.allocate(length).order(java.nio.ByteOrder.LITTLE_ENDIAN);
-    out.put((byte) 0x80).put((byte) 3).put((byte) '(');
-    out.put((byte) 'J').putInt(worker).put((byte) (heldOut ? 0x88 : 0x89)).put((byte) 'J').putInt(rows);
-    for (byte[] buffer : buffers) out.put((byte) 'B').putInt(buffer.length).put(buffer);
-    return out.put((byte) 't').put((byte) '.').array();
+  /**
+   * Blocks as files, which Spark's block managers keep, replicate and remove like those of any RDD, and workers map into their memory: in a
+   * pickle for Python stands the path, or where Spark encrypts what it writes the bytes. A partition is made where it is asked for and not
+   * there, in no executor's heap; after its blocks, as block 0, stands their number.
+   */
+  public static class Kept extends RDD {
+    public Kept(RDD blocks) {
+      super(blocks, BYTES);
+    }
+
+    public org.apache.spark.Partition[] getPartitions() {
+      return firstParent(BYTES).partitions();
+    }
+
+    public scala.collection.immutable.Seq getPreferredLocations(org.apache.spark.Partition split) {
+      List places = new ArrayList();
+      for (Object one : Lists.list(manager().master().getLocations(id(split, 0)))) {
+        BlockManagerId place = (BlockManagerId) one;
+        places.add("executor_" + place.host() + "_" + place.executorId());
+      }
+      return Lists.seq(places);
+    }
+
+    public scala.collection.Iterator compute(org.apache.spark.Partition split, org.apache.spark.TaskContext context) {
+      int count = there(split);
+      if (count < 0) {
+        scala.collection.Iterator blocks = firstParent(BYTES).iterator(split, context);
+        for (count = 0; blocks.hasNext(); count++) put(id(split, count + 1), java.nio.ByteBuffer.wrap((byte[]) blocks.next()));
+        put(id(split, 0), (java.nio.ByteBuffer) java.nio.ByteBuffer.allocate(4).putInt(count).flip());
+      }
+      List told = new ArrayList();
+      for (int i = 1; i <= count; i++) told.add(told(id(split, i)));
+      return scala.jdk.javaapi.CollectionConverters.asScala(told.iterator());
+    }
+
+    /** Of this process. By handles: the compiler would look at all methods of SparkEnv, of which one wants a class that Spark leaves out. */
+    private static BlockManager manager() {
+      try {
+        Class environment = Class.forName("org.apache.spark.SparkEnv");
+        MethodHandles.Lookup lookup = MethodHandles.publicLookup();
+        Object here = lookup.findStatic(environment, "get", MethodType.methodType(environment)).invokeWithArguments(new Object[0]);
+        MethodHandle manager = lookup.findVirtual(environment, "blockManager", MethodType.methodType(BlockManager.class));
+        return (BlockManager) manager.invokeWithArguments(new Object[] {here});
+      } catch (Throwable e) {
+        throw new IllegalStateException(e);
+      }
+    }
+
+    private RDDBlockId id(org.apache.spark.Partition split, int block) {
+      return new RDDBlockId(id(), Math.addExact(split.index(), Math.multiplyExact(block, getNumPartitions())));
+    }
+
+    /** The number of a partition's blocks where all of them are here, if need be from elsewhere; else -1. */
+    private int there(org.apache.spark.Partition split) {
+      if (!isHere(id(split, 0))) return -1;
+      int count = bytes(id(split, 0)).getInt(0);
+      for (int i = 1; i <= count; i++) if (!isHere(id(split, i))) return -1;
+      return count;
+    }
+
+    private static boolean isHere(RDDBlockId id) {
+      if (manager().diskStore().contains(id)) return true;
+      scala.Option found = manager().getRemoteBytes(id);
+      return found.isDefined() && put(id, ((ChunkedByteBuffer) found.get()).toByteBuffer());
+    }
+
+    private static boolean put(RDDBlockId id, java.nio.ByteBuffer bytes) {
+      BlockManager manager = manager();
+      return manager.putBytes(id, new ChunkedByteBuffer(bytes), StorageLevel$.MODULE$.DISK_ONLY(), true, manager.putBytes$default$5(),
+          manager.putBytes$default$6(), BYTES);
+    }
+
+    private static java.nio.ByteBuffer bytes(RDDBlockId id) {
+      return manager().diskStore().getBytes(id).toByteBuffer();
+    }
+
+    private static byte[] told(RDDBlockId id) {
+      boolean encrypted = manager().serializerManager().encryptionEnabled();
+      byte[] path = manager().diskBlockManager().getFile(id).getAbsolutePath().getBytes(java.nio.charset.StandardCharsets.UTF_8);
+      java.nio.ByteBuffer said = encrypted ? bytes(id) : java.nio.ByteBuffer.wrap(path);
+      java.nio.ByteBuffer out = java.nio.ByteBuffer.allocate(8 + said.remaining()).order(java.nio.ByteOrder.LITTLE_ENDIAN);
+      out.put((byte) 0x80).put((byte) 3).put((byte) (encrypted ? 'B' : 'X')).putInt(said.remaining()).put(said).put((byte) '.');
+      return out.array();
+    }
   }
 
   public static class Count implements org.apache.spark.api.java.function.FlatMapFunction {
-    public Iterator call(Object blocks) {
+    public Iterator call(Object kept) throws java.io.IOException {
       long[] rows = new long[2];
       java.util.zip.CRC32 content = new java.util.zip.CRC32();
-      for (Iterator all = (Iterator) blocks; all.hasNext();) {
-        byte[] block = (byte[]) all.next();
-        boolean heldOut = block[8] == (byte) 0x88;
-        rows[heldOut ? 1 : 0] += java.nio.ByteBuffer.wrap(block, 10, 4).order(java.nio.ByteOrder.LITTLE_ENDIAN).getInt();
+      for (Iterator all = (Iterator) kept; all.hasNext();) {
+        java.nio.ByteBuffer block = block((byte[]) all.next()).order(java.nio.ByteOrder.LITTLE_ENDIAN);
+        rows[block.getInt(4)] += block.getInt(8);
         content.update(block);
       }
       List counts = new ArrayList();
       counts.add(new long[] {rows[0], rows[1], content.getValue()});
       return counts.iterator();
+    }
+
+    private static java.nio.ByteBuffer block(byte[] told) throws java.io.IOException {
+      if (told[2] == 'B') return (java.nio.ByteBuffer) java.nio.ByteBuffer.wrap(told, 7, told.length - 8).slice();
+      String path = new String(told, 7, told.length - 8, java.nio.charset.StandardCharsets.UTF_8);
+      java.nio.channels.FileChannel file = java.nio.channels.FileChannel.open(java.nio.file.Paths.get(path));
+      try {
+        return file.map(java.nio.channels.FileChannel.MapMode.READ_ONLY, 0, file.size());
+      } finally {
+        file.close();
+      }
     }
   }
 }

@@ -203,7 +203,7 @@ public class Predict extends ArrowEvalPythonExec {
           long where = row.getLong(task.places[i]);  // of bytes: where they lie in the row, and how many they are
           int length = (int) where;
           if (sizes[i] + length > held[i].length) held[i] = Arrays.copyOf(held[i], grown(held[i].length, length));
-          copy(row.getBaseObject(), row.getBaseOffset() + (where >>> 32), held[i], sizes[i], length);
+          Encoder.copy(row.getBaseObject(), row.getBaseOffset() + (where >>> 32), held[i], sizes[i], length);
           sizes[i] += length;
           if (sizes[i] > most) most = sizes[i];
         }
@@ -215,12 +215,6 @@ public class Predict extends ArrowEvalPythonExec {
       // Where the block is full its bytes go as they are: Spark has copied them before it asks for the next.
       for (int i = 0; i < columns; i++) block[i] = sizes[i] == held[i].length ? held[i] : Arrays.copyOf(held[i], sizes[i]);
       return scala.collection.Iterator$.MODULE$.single(new GenericInternalRow(block));
-    }
-
-    /** Of few bytes an array's copy is far faster than Platform's, which checks its arguments and calls. */
-    private static void copy(Object from, long at, byte[] to, int place, int length) {
-      if (from instanceof byte[]) System.arraycopy(from, (int) (at - Platform.BYTE_ARRAY_OFFSET), to, place, length);
-      else Platform.copyMemory(from, at, to, Platform.BYTE_ARRAY_OFFSET + place, length);
     }
 
     /** The next size of a buffer for rows of a length: of a full block in the end. */

@@ -112,7 +112,7 @@ def train(frame: DataFrame, job: Job) -> Trained:
         with behind() as write:
             best, progress = run(context, blocks, plan, state, last, job.on_round, save, write)
     finally:
-        blocks.rdd.unpersist()
+        blocks.free()
     spread = {"rows_skipped": float(outline.found.skipped)} if outline.found.skipped else {}
     return Trained(
         _artefact(spec, best, learned), signature(learned), outline.parameters, outline.found.rows, progress.best_loss,

@@ -1,18 +1,18 @@
-"""One job turns rows into blocks, kept by Spark: reading a block later is a memory copy and no row conversion."""
+"""One job turns rows into blocks, files that Spark keeps and workers map into memory: reading one later costs next to nothing."""
 
 import zlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pyspark import RDD, StorageLevel
+from pyspark import RDD
 from pyspark.sql import functions as F
 
 from dlsql import encoding
 from dlsql.bridge import Bridge
 from dlsql.options import Settings
 from dlsql.training.profile import Profile, column, held_out, label_text
-from udfs.batches import Block
+from udfs.batches import Block, opened
 from udfs.rows import row_type
 
 _STEPS_AN_EPOCH = 1000  # of each worker, which an epoch of a large table keeps
@@ -23,9 +23,18 @@ _BATCHES_A_WORKER = 32  # fewer batches an epoch make a worker's round too short
 class Blocks:
     """A partition for each worker: the blocks that it trains on, then those that it holds out."""
 
-    rdd: "RDD[Block]"
+    stored: "RDD[str | bytes]"  # where they lie
     rows: tuple[tuple[int, int], ...]  # of each worker: to train on, and held out
     content: int  # a checksum of all bytes in their order: it tells one training set from another
+
+    @property
+    def rdd(self) -> "RDD[Block]":
+        """The blocks, opened where they are read."""
+        return self.stored.map(opened)
+
+    def free(self) -> None:
+        """Removes them from the executors."""
+        self.stored.unpersist()
 
     @property
     def workers(self) -> int:
@@ -58,30 +67,26 @@ def pack_rows(bridge: Bridge, found: Profile, settings: Settings, workers: int) 
     All of it happens in the JVM, on bytes: as columns of Arrow the rows of a wide table took ten times as long.
     """
     columns, labels = found.columns, found.learned.labels
-    names = [name for name in (*columns.labels, columns.weight, columns.split, *columns.features) if name is not None]
-    # Spark's hash passes over NULLs. Where that makes (1, NULL) of (NULL, 1), their bytes tell them apart.
-    content = F.xxhash64(F.lit(settings.seed), *(column(name) for name in names))
-    hashed = columns.frame.withColumn(_HASH, content)
-    aside = held_out(found, settings, F.col(_HASH))
-    key = F.col(_HASH).bitwiseAND(F.lit(-2)).bitwiseOR(aside.cast("long"))
+    aside = held_out(found, settings)
+    drawn = int((1 << 30) * found.held_out) if aside is None else -1  # of 2^30 rows; else each row says
     answers = [
         (column(name) if label.classes is None else label_text(column(name), columns.types[name])).alias(f"{_LABEL}{place}")
         for place, (name, label) in enumerate(zip(columns.labels, labels, strict=True))
     ]
     weight = F.lit(1.0) if columns.weight is None else column(columns.weight)
-    rows = hashed.select(*(column(name) for name in columns.features), *answers, weight.alias(_WEIGHT), key.alias(_HASH))
+    said = F.lit(0) if aside is None else aside.cast("int")
+    rows = columns.frame.select(*(column(name) for name in columns.features), *answers, weight.alias(_WEIGHT), said.alias(_KEY))
     row = row_type(found.learned, {"key": "<i8", "label": f"({len(labels)},)<i4", "weight": "<f4"})  # a label is a class or a float32
     encoder = bridge.encoder(encoding.told(found.learned, row, strict=True, alone=False, more=_others(found, row)))
     assert row.fields is not None
     ends = [*(int(row.fields[name][1]) for name in ("label", "weight", "dense", "codes")), row.itemsize]
-    buckets = max(1, -(-found.rows * row.itemsize // (workers * _BUCKET_BYTES)))
-    block = max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // row.itemsize))
-    kept = bridge.blocks(rows, encoder, workers, buckets, ends, block)
-    kept.persist(StorageLevel.MEMORY_AND_DISK)
+    buckets = max(1, -(-found.rows * row.itemsize // (workers * _BLOCK_BYTES)))
+    block = max(1, _BLOCK_BYTES // row.itemsize)
+    stored = bridge.blocks(rows, encoder, workers, buckets, ends, block, settings.seed, drawn)
     try:
-        return _counted(bridge, kept)
+        return _counted(bridge, stored)
     except BaseException:
-        kept.unpersist()
+        stored.unpersist()
         raise
 
 
@@ -98,17 +103,15 @@ def _others(found: Profile, row: "np.dtype[np.void]") -> list[dict[str, Any]]:
     return [
         *({"name": _LABEL, "at": at["label"] + 4 * place, **answer} for place, answer in enumerate(answers)),
         {"name": _WEIGHT, "at": at["weight"], "kind": "number", "means": [0.0], "scales": [1.0]},
-        {"name": _HASH, "at": at["key"], "kind": "raw"},
+        {"name": _KEY, "at": at["key"], "kind": "raw"},
     ]
 
 
-def _counted(bridge: Bridge, rdd: "RDD[Block]") -> Blocks:
+def _counted(bridge: Bridge, stored: "RDD[str | bytes]") -> Blocks:
     """Makes the blocks, of which each partition holds one worker's."""
-    found = bridge.counted(rdd)
-    return Blocks(rdd, tuple((one[0], one[1]) for one in found), zlib.crc32(repr(found).encode()))
+    found = bridge.counted(stored)
+    return Blocks(stored, tuple((one[0], one[1]) for one in found), zlib.crc32(repr(found).encode()))
 
 
-_HASH, _LABEL, _WEIGHT = "__dlsql_hash", "__dlsql_label", "__dlsql_weight"
-_BLOCK_BYTES = 4 << 20  # large enough that a block's overhead is nothing, small enough that a worker holds several
-_BLOCK_ROWS = 4096
-_BUCKET_BYTES = 32 << 20  # that are put in order at once
+_KEY, _LABEL, _WEIGHT = "__dlsql_key", "__dlsql_label", "__dlsql_weight"
+_BLOCK_BYTES = 32 << 20  # that are put in order at once, and then make a block; a worker shuffles within it, and holds it in memory

@@ -185,8 +185,12 @@ def _usable(types: dict[str, str], features: tuple[str, ...], labels: tuple[str,
         conditions.append(column(weight).isNotNull() & (column(weight) > 0))
         finite += [weight] if types[weight] in ("float", "double") else []
     conditions += [~column(name).isin(*_ODD) | column(name).isNull() for name in finite]
-    lists = [name for name in features if types[name] in ("array<float>", "array<double>")]
-    conditions += [F.coalesce(~F.array_contains(column(name), odd), F.lit(True)) for name in lists for odd in _ODD]
+    elements = {name: types[name][len("array<") : -1] for name in features if types[name] in ("array<float>", "array<double>")}
+    conditions += [
+        F.coalesce(~F.array_contains(column(name), F.lit(odd).cast(element)), F.lit(True))  # of another type, Spark casts the whole array
+        for name, element in elements.items()
+        for odd in _ODD
+    ]
     return _all(conditions)
 
 
@@ -400,11 +404,11 @@ def _split_at(columns: Columns, settings: Settings, held_out: float) -> Any:
     return columns.frame.agg(F.percentile(ordered, 1.0 - held_out)).collect()[0][0]
 
 
-def held_out(found: Profile, settings: Settings, content: Column) -> Column:
-    """Which rows are held out for evaluation, as a condition. `content` is a hash of the row: the same rows are held out in every run."""
+def held_out(found: Profile, settings: Settings) -> Column | None:
+    """Which rows are held out for evaluation, as a condition; None where a share of them is, at random."""
     columns = found.columns
     if settings.data_split_method == "custom":
         return F.coalesce(column(str(columns.split)), F.lit(False))
     if settings.data_split_method == "seq":
         return F.coalesce(_number(columns, str(columns.split)) > F.lit(found.split_at), F.lit(False))
-    return F.pmod(content, F.lit(1 << 30)) < int((1 << 30) * found.held_out)
+    return None
