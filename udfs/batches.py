@@ -67,15 +67,16 @@ def batches(steps: LocalSteps, epoch: int, blocks: Iterable[Block], first: int, 
             if len(order) < wanted or number >= first + count:
                 break
             if number >= first:
-                yield number, worker, _joined([*left, _take(rows, order[:wanted])])
+                yield number, worker, joined([*left, _take(rows, order[:wanted])])
             number, order, left = number + 1, order[wanted:], []
         if len(order):
             left.append(_take(rows, order))
     if left and first <= number < first + count:
-        yield number, worker, _joined(left)
+        yield number, worker, joined(left)
 
 
-def _joined(parts: list[Batch]) -> Batch:
+def joined(parts: list[Batch]) -> Batch:
+    """Rows of several batches as one."""
     return parts[0] if len(parts) == 1 else Batch(*(torch.cat([getattr(part, name) for part in parts]) for name in _PARTS))
 
 

@@ -37,16 +37,18 @@ public final class Packing {
   private static final ClassTag BYTES = ClassTag$.MODULE$.apply(byte[].class);
   private static final int CHUNKS = 32 << 20;  // bytes of rows that a task holds before it gives them to the shuffle
 
-  /** Where each worker's blocks lie, a partition for each worker; see Kept. */
+  /** Where each worker's blocks lie, a partition for each worker; see Files. */
   public static JavaRDD blocks(org.apache.spark.sql.classic.Dataset rows, Encoder encoder, int workers, int buckets, int[] ends, int blockRows,
-      long seed, int drawn) {
+      long seed, int drawn, String name) {
     List features = Lists.list(rows.queryExecution().analyzed().output());
     Expression packed = Encode.of(encoder, Literal.create(Boolean.TRUE, BooleanType$.MODULE$), features, null);
     Column[] columns = new Column[] {org.apache.spark.sql.classic.ExpressionUtils.column(packed)};
     JavaRDD read = ((org.apache.spark.sql.classic.Dataset) rows.select(columns)).queryExecution().toRdd().toJavaRDD();
     JavaRDD made = read.mapPartitionsToPair(new Split(workers, buckets, seed, drawn))
         .repartitionAndSortWithinPartitions(new ByWorker(workers, buckets)).mapPartitions(new Order(buckets, ends, blockRows));
-    return new JavaRDD(new Kept(made.rdd()), BYTES);
+    Kept kept = new Kept(made.rdd());
+    kept.setName(name).persist(StorageLevel$.MODULE$.DISK_ONLY());
+    return new JavaRDD(new Files(kept), BYTES);
   }
 
   /** What each partition of blocks holds: rows to train on, rows held out, and a checksum of all bytes in their order. It makes them. */
@@ -230,30 +232,32 @@ public final class Packing {
     }
   }
 
-  /** The places of rows in the order of their keys as unsigned numbers, then of their bytes. */
+  /**
+   * The places of rows in the order of their keys as unsigned numbers, then of their bytes. A radix sort by the highest 32 bits, which tell
+   * hashes of a block's rows apart but for a few.
+   */
   public static int[] ordered(byte[] rows, int size) {
     int n = rows.length / size;
-    int[] order = new int[n], other = new int[n];
-    for (int i = 0; i < n; i++) order[i] = i;
-    for (int shift = 0; shift < 64; shift += 16) {  // a radix sort, from the lowest digit
+    int[] order = new int[n], other = new int[n], high = new int[n];
+    for (int i = 0; i < n; i++) {
+      order[i] = i;
+      high[i] = (int) (Platform.getLong(rows, Platform.BYTE_ARRAY_OFFSET + (long) i * size) >>> 32);
+    }
+    for (int shift = 0; shift < 32; shift += 16) {  // from the lower digit
       int[] starts = new int[(1 << 16) + 1];
-      for (int i = 0; i < n; i++) starts[digit(rows, size, i, shift) + 1]++;
+      for (int i = 0; i < n; i++) starts[(high[i] >>> shift & 0xffff) + 1]++;
       for (int i = 0; i < 1 << 16; i++) starts[i + 1] += starts[i];
-      for (int i = 0; i < n; i++) other[starts[digit(rows, size, order[i], shift)]++] = order[i];
+      for (int i = 0; i < n; i++) other[starts[high[order[i]] >>> shift & 0xffff]++] = order[i];
       int[] swapped = order;
       order = other;
       other = swapped;
     }
-    for (int i = 1; i < n; i++) {  // equal keys are equal rows or next to none
+    for (int i = 1; i < n; i++) {  // those that the bits do not tell apart
       int one = order[i], j = i;
-      for (; j > 0 && compare(rows, size, order[j - 1], one) > 0; j--) order[j] = order[j - 1];
+      for (; j > 0 && high[order[j - 1]] == high[one] && compare(rows, size, order[j - 1], one) > 0; j--) order[j] = order[j - 1];
       order[j] = one;
     }
     return order;
-  }
-
-  private static int digit(byte[] rows, int size, int row, int shift) {
-    return (int) (Platform.getLong(rows, Platform.BYTE_ARRAY_OFFSET + (long) row * size) >>> shift) & 0xffff;
   }
 
   private static int compare(byte[] rows, int size, int a, int b) {
@@ -263,11 +267,7 @@ public final class Packing {
     return Arrays.compareUnsigned(rows, a * size, (a + 1) * size, rows, b * size, (b + 1) * size);
   }
 
-  /**
-   * Blocks as files, which Spark's block managers keep, replicate and remove like those of any RDD, and workers map into their memory: in a
-   * pickle for Python stands the path, or where Spark encrypts what it writes the bytes. A partition is made where it is asked for and not
-   * there, in no executor's heap; after its blocks, as block 0, stands their number.
-   */
+  /** Blocks as Spark keeps them: where they lie, what they take, and when they go, its block managers know as of any RDD. */
   public static class Kept extends RDD {
     public Kept(RDD blocks) {
       super(blocks, BYTES);
@@ -277,19 +277,32 @@ public final class Packing {
       return firstParent(BYTES).partitions();
     }
 
-    public scala.collection.immutable.Seq getPreferredLocations(org.apache.spark.Partition split) {
-      List places = new ArrayList();
-      for (Object one : Lists.list(manager().master().getLocations(id(split, 0)))) {
-        BlockManagerId place = (BlockManagerId) one;
-        places.add("executor_" + place.host() + "_" + place.executorId());
-      }
-      return Lists.seq(places);
+    public scala.collection.Iterator compute(org.apache.spark.Partition split, org.apache.spark.TaskContext context) {
+      return firstParent(BYTES).iterator(split, context);
+    }
+  }
+
+  /**
+   * What is kept, as files that workers map into their memory: in a pickle for Python stands a block's path, or where Spark encrypts what it
+   * writes the block. A partition is made where it is asked for and not there, in no executor's heap; beside its blocks, as the one that
+   * stands for the partition, lies their number.
+   */
+  public static class Files extends RDD {
+    private final RDD kept;
+
+    public Files(RDD kept) {
+      super(kept, BYTES);
+      this.kept = kept;
+    }
+
+    public org.apache.spark.Partition[] getPartitions() {
+      return kept.partitions();
     }
 
     public scala.collection.Iterator compute(org.apache.spark.Partition split, org.apache.spark.TaskContext context) {
       int count = there(split);
       if (count < 0) {
-        scala.collection.Iterator blocks = firstParent(BYTES).iterator(split, context);
+        scala.collection.Iterator blocks = kept.compute(split, context);
         for (count = 0; blocks.hasNext(); count++) put(id(split, count + 1), java.nio.ByteBuffer.wrap((byte[]) blocks.next()));
         put(id(split, 0), (java.nio.ByteBuffer) java.nio.ByteBuffer.allocate(4).putInt(count).flip());
       }
@@ -298,7 +311,11 @@ public final class Packing {
       return scala.jdk.javaapi.CollectionConverters.asScala(told.iterator());
     }
 
-    /** Of this process. By handles: the compiler would look at all methods of SparkEnv, of which one wants a class that Spark leaves out. */
+    public RDD unpersist(boolean blocking) {
+      kept.unpersist(blocking);
+      return this;
+    }
+
     private static BlockManager manager() {
       try {
         Class environment = Class.forName("org.apache.spark.SparkEnv");
@@ -312,7 +329,7 @@ public final class Packing {
     }
 
     private RDDBlockId id(org.apache.spark.Partition split, int block) {
-      return new RDDBlockId(id(), Math.addExact(split.index(), Math.multiplyExact(block, getNumPartitions())));
+      return new RDDBlockId(kept.id(), Math.addExact(split.index(), Math.multiplyExact(block, getNumPartitions())));
     }
 
     /** The number of a partition's blocks where all of them are here, if need be from elsewhere; else -1. */

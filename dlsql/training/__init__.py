@@ -103,7 +103,7 @@ def train(frame: DataFrame, job: Job) -> Trained:
     steps = _local_steps(job.settings, names, outline, int(context.getConf().get("spark.task.cpus", "1") or 1))
     state = _first_state(job, spec)
     with described(context, f"{job.title}: packing rows into blocks"):
-        blocks = pack_rows(job.bridge, outline.found, job.settings, outline.workers)
+        blocks = pack_rows(job.bridge, outline.found, job.settings, outline.workers, f"{job.title}: blocks")
     try:
         files, folder = job.files, job.checkpoints(_fingerprint(job, outline, blocks, state))
         plan = Plan(job.title, job.settings, steps, schedule, learned.labels)

@@ -60,7 +60,7 @@ def local_batch(settings: Settings, rows: int, workers: int) -> int:
     return max(share, min(settings.batch_size, rows // (_STEPS_AN_EPOCH * workers)))
 
 
-def pack_rows(bridge: Bridge, found: Profile, settings: Settings, workers: int) -> Blocks:
+def pack_rows(bridge: Bridge, found: Profile, settings: Settings, workers: int, title: str = "rows") -> Blocks:
     """The training rows as blocks. Which worker gets a row, whether it is held out and its place in the partition follow from the row's
     content and the seed: a block that is lost and built again holds the same rows in the same order, whatever Spark's shuffles do.
 
@@ -82,7 +82,7 @@ def pack_rows(bridge: Bridge, found: Profile, settings: Settings, workers: int) 
     ends = [*(int(row.fields[name][1]) for name in ("label", "weight", "dense", "codes")), row.itemsize]
     buckets = max(1, -(-found.rows * row.itemsize // (workers * _BLOCK_BYTES)))
     block = max(1, _BLOCK_BYTES // row.itemsize)
-    stored = bridge.blocks(rows, encoder, workers, buckets, ends, block, settings.seed, drawn)
+    stored = bridge.blocks(rows, encoder, workers, buckets, ends, block, settings.seed, drawn, title)
     try:
         return _counted(bridge, stored)
     except BaseException:
