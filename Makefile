@@ -45,6 +45,7 @@ check: $(STAMP) ## style, types, doctests and the tests that need no Spark
 	$(PYTEST) --doctest-modules -m "not (spark or slow or jdbc or cluster)" tests dlsql udfs
 
 bench: java $(STAMP) ## the benchmarks of the README
+	@$(PIP) -e '.[peers]'
 	@$(PY) -m bench
 
 clean: ## remove what Spark, the tests and the build left; .venv and the data sets stay

@@ -1,11 +1,15 @@
-"""What the language adds to a session's start and to the analysis of a query."""
+"""What the language adds to a session's start and to the analysis of a query, and how long a small query takes over JDBC's protocol."""
 
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 
+import numpy as np
+from pyhive import hive
 from pyspark.sql import SparkSession
 
 from bench.tables import Row
@@ -44,7 +48,63 @@ def run(spark: SparkSession) -> list[Row]:
             f"+{with_predict - without:.1f} ms",
             "+20 ms",
         ),
+        *_over_jdbc(),
     ]
+
+
+def _over_jdbc() -> list[Row]:
+    """Ten rows from a Thrift server, after a hundred queries, without PREDICT and with it."""
+    with tempfile.TemporaryDirectory() as folder:
+        serve = [
+            sys.executable,
+            "-m",
+            "dlsql",
+            "serve",
+            "--warehouse",
+            folder,
+            "--port",
+            "0",
+            "--master",
+            "local[2]",
+            "--conf",
+            "spark.ui.enabled=false",
+        ]
+        server = subprocess.Popen(
+            serve, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()}
+        )
+        try:
+            assert server.stdout is not None
+            host, port = server.stdout.readline().strip().partition("jdbc:hive2://")[2].split(":")
+            cursor = hive.connect(host=host, port=int(port), username="bench").cursor()
+            cursor.execute("CREATE TABLE numbers AS SELECT id, id * 2D AS x, id * 3D AS label FROM range(1000)")
+            cursor.execute(
+                "CREATE MODEL quick OPTIONS (model_type = 'linear_regressor', max_iterations = 1) AS SELECT x, label FROM numbers"
+            )
+            bare, predicted = (
+                _answers(cursor, f"SELECT id, {what} AS y FROM numbers LIMIT 10") for what in ("ln(x)", "PREDICT('quick', x)")
+            )
+        finally:
+            server.terminate()
+            server.wait(60)
+    return [
+        Row(
+            f"ten rows over JDBC, {name}",
+            f"{np.percentile(predicted, part):.0f} ms",
+            f"{np.percentile(bare, part):.0f} ms without PREDICT",
+            goal=goal,
+        )
+        for name, part, goal in (("median", 50, "100 ms"), ("95th percentile", 95, "200 ms"))
+    ]
+
+
+def _answers(cursor: hive.Cursor, query: str) -> list[float]:
+    taken = []
+    for _ in range(300):
+        began = clock()
+        cursor.execute(query)
+        cursor.fetchall()
+        taken.append((clock() - began) * 1000)
+    return taken[100:]
 
 
 def _milliseconds(action: Callable[[], object], times: int = 40) -> float:

@@ -79,8 +79,7 @@ class Bindings:
 
     def _bundle(self, catalog: Catalog, version: Version) -> Any:
         if version.sha256 not in self._bundles:
-            names = inference.FILES[version.engine]
-            files = {name: catalog.files.read(f"{version.uri}/{name}") for name in names}
+            files = inference.scored_files(catalog.files, version.uri, version.engine)
             self._bundles[version.sha256] = inference.share(self._bridge.context, files)
         return self._bundles[version.sha256]
 

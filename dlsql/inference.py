@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import pyarrow as pa
 from pyspark import SparkContext
@@ -11,17 +10,17 @@ from pyspark.sql.pandas.types import to_arrow_type
 from pyspark.sql.types import DataType, StringType, StructType
 from pyspark.sql.udf import UserDefinedFunction
 
-from dlsql.bridge import scalar_arrow_udf
+from dlsql.bridge import Files, scalar_arrow_udf
 from dlsql.errors import error
 from dlsql.model import Signature
 from udfs.predict import predict, predict_label, predict_rows
 from udfs.score import predict_groups
-from udfs.spec import Scoring, ValueScoring
+from udfs.spec import TENSORS, Bundle, Scoring, ValueScoring
 
 GROUPS = "groups"  # the engine of a model with partition_cols
 
-SCORED = ("model.onnx", "preprocess.json")  # what of an artefact the workers need
-FILES = {"onnx": SCORED, GROUPS: ("groups.arrow",)}  # the same, by engine
+# What of an artefact the workers need, by engine; of a large network its tensors, too.
+FILES = {"onnx": ("model.onnx", "preprocess.json"), GROUPS: ("groups.arrow",)}
 
 
 def digest(artefact: Mapping[str, bytes]) -> str:
@@ -33,14 +32,22 @@ def digest(artefact: Mapping[str, bytes]) -> str:
     return total.hexdigest()
 
 
-def share(context: SparkContext, artefact: Mapping[str, bytes]) -> Any:
+def scored_files(files: Files, folder: str, engine: str = "onnx") -> dict[str, bytes]:
+    """Those files of an artefact that the workers need."""
+    there = {path.rpartition("/")[2] for path, _ in files.list(folder)}
+    return {name: files.read(f"{folder}/{name}") for name in (*FILES[engine], *({TENSORS} & there))}
+
+
+def share(context: SparkContext, files: Mapping[str, bytes]) -> Bundle:
     """The files that score, for every executor to fetch once, when it first needs them."""
-    return context.broadcast(dict(artefact))
+    small = {name: content for name, content in files.items() if name != TENSORS}
+    large = context.broadcast({TENSORS: files[TENSORS]}) if TENSORS in files else None
+    return Bundle(context.broadcast(small), large)
 
 
 def scoring_udf(
     context: SparkContext,
-    bundle: Any,
+    bundle: Bundle,
     sha256: str,
     signature: Signature,
     *,
@@ -73,7 +80,9 @@ def scoring_udf(
     return scalar_arrow_udf(partial(predict_label, scoring), spark_type(signature.answer_type), name)
 
 
-def packed_udf(context: SparkContext, bundle: Any, sha256: str, signature: Signature, *, engine: str, strict: bool) -> UserDefinedFunction:
+def packed_udf(
+    context: SparkContext, bundle: Bundle, sha256: str, signature: Signature, *, engine: str, strict: bool
+) -> UserDefinedFunction:
     """The worker's function over rows that the JVM packed. It gives the numbers of a regression, the outputs of anything else."""
     task = None if signature.others else signature.task
     scoring = Scoring(sha256, bundle, engine, task, _threads(context), strict=strict)

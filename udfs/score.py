@@ -102,7 +102,7 @@ def _unmasked(how: ValueScoring, columns: Sequence[pa.Array]) -> tuple[npt.NDArr
 
 def _groups(scoring: Scoring) -> _Groups:
     if scoring.sha256 not in _GROUPS:
-        table = pa.ipc.open_file(pa.BufferReader(scoring.bundle.value["groups.arrow"])).read_all().combine_chunks()
+        table = pa.ipc.open_file(pa.BufferReader(scoring.bundle.files.value["groups.arrow"])).read_all().combine_chunks()
         *keys, networks = (column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column for column in table.columns)
         different = tuple(column.unique() for column in keys)
         places = _places(different, keys)

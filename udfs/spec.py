@@ -260,12 +260,24 @@ class Shared(Protocol):
         """What is shared."""
 
 
+TENSORS = "model.onnx.data"
+"""The file of a large graph's tensors, which the graph names as ONNX's external data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """The files of an artefact that score, as they travel: Mapping[str, bytes]."""
+
+    files: Shared
+    large: Shared | None = None  # a large network's tensors, which processes on one host share
+
+
 @dataclass(frozen=True, slots=True)
 class Scoring:
     """How a worker scores: which model, and which columns it is given."""
 
     sha256: str  # of the bundle: the key of the worker's cache of loaded models
-    bundle: Shared  # Mapping[str, bytes]: the artefact's files by name
+    bundle: Bundle
     engine: str
     task: str | None  # None: several labels, whose tasks the model knows
     threads: int
@@ -283,6 +295,3 @@ class ValueScoring:
     whole: bool  # a classification's label, probability and probabilities; else the label alone
     masked: bool = False  # as in Scoring
     strict: bool = True
-
-
-Bundle = Mapping[str, bytes]

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from onnx import load_from_string
+from onnx.external_data_helper import set_external_data
 from torch import nn
 
 from udfs.engines import load
-from udfs.spec import NetworkSpec
+from udfs.spec import TENSORS, NetworkSpec
 from udfs.state import State
 from udfs.train import network
 
@@ -38,6 +40,24 @@ def graph(module: nn.Module, spec: NetworkSpec) -> bytes:
             dynamic_axes={name: {0: "rows"} for name in (*names, "output")},
         )  # fmt: skip
     return bytes(sink.getvalue())
+
+
+_LARGE, _TENSOR = 16 << 20, 1 << 10  # bytes of a graph whose tensors are worth a file of their own, and of a tensor in it
+_PAGE = 1 << 12  # of memory, on whose bounds the tensors begin
+
+
+def files(graph: bytes) -> dict[str, bytes]:
+    """A graph as an artefact's files: one, or of a large graph its tensors apart, as ONNX's external data: processes can share these."""
+    if len(graph) < _LARGE:
+        return {"model.onnx": graph}
+    model, tensors = load_from_string(graph), bytearray()
+    for tensor in model.graph.initializer:
+        if len(tensor.raw_data) >= _TENSOR:
+            tensors += bytes(-len(tensors) % _PAGE)
+            set_external_data(tensor, TENSORS, len(tensors), len(tensor.raw_data))
+            tensors += tensor.raw_data
+            tensor.ClearField("raw_data")
+    return {"model.onnx": model.SerializeToString(), TENSORS: bytes(tensors)}
 
 
 @contextmanager

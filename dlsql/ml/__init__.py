@@ -29,7 +29,7 @@ from pyspark.sql import functions as F
 from dlsql import options
 from dlsql.errors import did_you_mean, error
 from dlsql.frame import as_options
-from dlsql.inference import SCORED
+from dlsql.inference import scored_files
 from dlsql.ml.network import Network, check_classic, registered, selected, trained
 from dlsql.ml.params import OPTIONS, ClassifierParams, HasColumns, HasProbabilities, HasTraining, P, RegressorParams, defaults
 from dlsql.model import kind_of
@@ -273,7 +273,7 @@ class _ModelReader(MLReader[Any]):
         expected = f"{self._model.__module__}.{self._model.__name__}"
         known = DefaultParamsReader.loadMetadata(path, self.sparkSession, expected)
         files = language(self.sparkSession).bridge.files()
-        network = Network({name: files.read(f"{path}/{_FILES}/{name}") for name in SCORED}, known["metrics"], known["registeredName"])
+        network = Network(scored_files(files, f"{path}/{_FILES}"), known["metrics"], known["registeredName"])
         model = self._model(network)._resetUid(known["uid"])
         DefaultParamsReader.getAndSetParams(model, known)
         return model

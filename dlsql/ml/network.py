@@ -19,14 +19,14 @@ from dlsql.quoting import identifier
 from dlsql.session import language
 from dlsql.statements import Options
 from dlsql.terms import parse_name
-from udfs.spec import Preprocess
+from udfs.spec import TENSORS, Preprocess
 
 
 class Network:
     """What scores: the files of an artefact that the workers need, and what is known of the training."""
 
     def __init__(self, files: Mapping[str, bytes], metrics: Mapping[str, float], name: str | None) -> None:
-        self.files = {one: files[one] for one in inference.SCORED}
+        self.files = {one: files[one] for one in (*inference.FILES["onnx"], TENSORS) if one in files}
         self.metrics, self.name = dict(metrics), name  # name: namespace.model@vN, if it is registered
         self._made: tuple[SparkContext, UserDefinedFunction] | None = None
 
@@ -127,4 +127,4 @@ def registered(frame: DataFrame, name: str, given: Options) -> Network:
     row = dataframes.train(frame, name, replace=True, **arguments)
     catalog = language(frame.sparkSession).catalog(frame.sparkSession)
     version = catalog.find(catalog.qualified(parse_name(f"{row['model']}@v{row['version']}")))
-    return Network({one: catalog.files.read(f"{version.uri}/{one}") for one in inference.SCORED}, version.metrics, str(version.name))
+    return Network(inference.scored_files(catalog.files, version.uri), version.metrics, str(version.name))

@@ -279,7 +279,7 @@ def _fingerprint(job: Job, outline: Outline, blocks: Blocks, state: State) -> st
 def _artefact(spec: NetworkSpec, state: State, learned: Preprocess) -> dict[str, bytes]:
     weights = {key: value for key, value in state.items() if key.startswith("network/")}
     return {
-        "model.onnx": onnx.export(spec, state),
+        **onnx.files(onnx.export(spec, state)),
         "preprocess.json": learned.to_json().encode(),
         "network.json": json.dumps(spec.described()).encode(),
         "weights.npz": _npz(weights),

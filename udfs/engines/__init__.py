@@ -1,13 +1,12 @@
-"""The engines that run a network, one module each, with the same function: load(bundle, threads) -> Predictor."""
+"""The engines that run a network, one module each, with the same function: load(files, threads, folder) -> Predictor."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-
-from udfs.spec import Bundle
 
 
 class Predictor(Protocol):
@@ -21,8 +20,8 @@ class Predictor(Protocol):
 _MODULES = {"onnx": "udfs.engines.onnx"}
 
 
-def load(engine: str, bundle: Bundle, threads: int) -> Predictor:
-    """The network of an artefact, ready to score on this many threads."""
-    loader: Callable[[Bundle, int], Any] = import_module(_MODULES[engine]).load
-    predictor: Predictor = loader(bundle, threads)
+def load(engine: str, files: Mapping[str, bytes], threads: int, folder: Path | None = None) -> Predictor:
+    """The network of an artefact, ready to score on this many threads; of a large one `folder` holds the files, too."""
+    loader: Callable[[Mapping[str, bytes], int, Path | None], Any] = import_module(_MODULES[engine]).load
+    predictor: Predictor = loader(files, threads, folder)
     return predictor

@@ -1,6 +1,8 @@
 """ONNX Runtime: the graph `model.onnx` of an artefact."""
 
 import os
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -9,18 +11,27 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read at import; without i
 import onnxruntime
 
 from udfs.engines import Predictor
-from udfs.spec import Bundle
+from udfs.spec import TENSORS
 
 
-def load(bundle: Bundle, threads: int) -> Predictor:
-    """A session on `threads` threads. The graph's inputs are among `dense` and `codes`; an input of no columns is left out of it."""
+def load(files: Mapping[str, bytes], threads: int, folder: Path | None = None) -> Predictor:
+    """A session on `threads` threads. The graph's inputs are among `dense` and `codes`; an input of no columns is left out of it.
+
+    Tensors in a folder are mapped, and processes share their pages. They stay as they are: what ONNX Runtime would make of the weights of
+    a layer to multiply them faster, each process would keep for itself.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # its warnings are about the machine, not the model
     # A spinning pool of threads takes the cores that Spark's other tasks on this host need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(bundle["model.onnx"], options, providers=["CPUExecutionProvider"])
+    if folder is not None:
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    elif TENSORS in files:
+        options.add_external_initializers_from_files_in_memory([TENSORS], [files[TENSORS]], [len(files[TENSORS])])
+    graph = files["model.onnx"] if folder is None else str(folder / "model.onnx")
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     names = {given.name for given in session.get_inputs()}
 
     def predict(dense: npt.NDArray[np.float32], codes: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:

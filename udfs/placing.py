@@ -1,0 +1,39 @@
+"""A large network as files on an executor's host: written once, and then mapped into the memory of every worker there."""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from udfs.spec import Shared
+
+
+def placed(large: Shared, key: str, files: Mapping[str, bytes]) -> Path | None:
+    """A folder with these files and the large ones, beside what Spark keeps on this host, and gone with it.
+
+    Args:
+        large: a broadcast of Mapping[str, bytes], which is read where the folder is not there yet, and not kept.
+        key: of the folder, by content.
+        files: what else belongs there.
+
+    Returns:
+        The folder; None where Spark keeps no plain files, as when it encrypts what it writes.
+    """
+    path = getattr(large, "_path", None)
+    if path is None:
+        return None
+    folder = Path(path).parent / f"dlsql-{key}"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # which ends with the process, whatever ends it
+        if not folder.exists():
+            half = Path(tempfile.mkdtemp(dir=folder.parent))
+            try:
+                for name, content in {**files, **large.load_from_path(path)}.items():  # type: ignore[attr-defined]
+                    (half / name).write_bytes(content)
+                os.replace(half, folder)
+            except BaseException:
+                shutil.rmtree(half, ignore_errors=True)
+                raise
+    return folder
