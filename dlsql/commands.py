@@ -236,7 +236,7 @@ def _explain(client: Client, statement: ExplainCreateModel) -> DataFrame:
     outline = training.outline(frame, job)
     found, network = outline.found, outline.network
     labels = found.learned.labels
-    block_row = 4 * network.dense + 8 * len(network.codes) + 4 * len(labels) + 8  # bytes: float32 numbers, int64 codes, labels and weight
+    block_row = 4 * (network.dense + len(network.codes) + len(labels) + 1)  # bytes: numbers, codes, labels and the row's weight
     held_out = "by " + str(settings.data_split_col) if settings.data_split_method == "custom" else f"{found.held_out:.1%} of the rows"
     details = [
         ("plan", "model", f"{create.name}, {settings.model_type}"),
@@ -247,7 +247,7 @@ def _explain(client: Client, statement: ExplainCreateModel) -> DataFrame:
         *(("label", one.name, f"{one.type}: " + _explained_label(one)) for one in labels),
         ("network", "layers", network.layers),
         ("network", "parameters", str(outline.parameters)),
-        ("memory", "blocks on the cluster", f"{found.rows * block_row / 1e6:.1f} MB"),
+        ("disk", "blocks on the executors", f"{found.rows * block_row / 1e6:.1f} MB"),
         ("memory", "state, each worker and the driver", f"{outline.parameters * 4 * 4 / 1e6:.1f} MB"),  # weights, gradients, two moments
     ]
     return local(client.spark, _EXPLAINED, [dict(zip(_EXPLAINED.names, one, strict=True)) for one in details])

@@ -184,13 +184,10 @@ def _usable(types: dict[str, str], features: tuple[str, ...], labels: tuple[str,
     if weight is not None:
         conditions.append(column(weight).isNotNull() & (column(weight) > 0))
         finite += [weight] if types[weight] in ("float", "double") else []
-    conditions += [~column(name).isin(*_ODD) | column(name).isNull() for name in finite]
-    elements = {name: types[name][len("array<") : -1] for name in features if types[name] in ("array<float>", "array<double>")}
-    conditions += [
-        F.coalesce(~F.array_contains(column(name), F.lit(odd).cast(element)), F.lit(True))  # of another type, Spark casts the whole array
-        for name, element in elements.items()
-        for odd in _ODD
-    ]
+    lists = [column(name) for name in features if types[name] in ("array<float>", "array<double>")]
+    # NaN is larger than every other number in Spark. One comparison a number: a list of odd ones to look for takes three.
+    bounded = [*(F.abs(column(name)) < _INFINITE for name in finite), *(F.array_max(one) < _INFINITE for one in lists)]
+    conditions += [F.coalesce(one, F.lit(True)) for one in (*bounded, *(F.array_min(one) > -_INFINITE for one in lists))]
     return _all(conditions)
 
 
@@ -202,7 +199,7 @@ def _all(conditions: Sequence[Column]) -> Column:
     return _all(conditions[:half]) & _all(conditions[half:])
 
 
-_ODD = (float("nan"), float("inf"), float("-inf"))
+_INFINITE = float("inf")
 
 
 def profile(columns: Columns, settings: Settings, total: int, learned: Preprocess | None = None) -> Profile:
