@@ -40,12 +40,8 @@ def _part(feature: Feature) -> dict[str, Any]:
     return part | ({"periods": preprocess.periods(feature)} if feature.kind == "time" else {})
 
 
-def answers(learned: Preprocess) -> str | None:
-    """What makes the Answers of a network's outputs: of each label its classes, or the number's mean and scale. None for a single number,
-    which the worker gives itself.
-    """
-    if not learned.others and learned.label.classes is None:
-        return None
+def answers(learned: Preprocess) -> str:
+    """What makes the Answers of a network's outputs: of each label its classes, or the number's mean and scale."""
     labels = [
         {"mean": one.mean, "scale": one.scale} if one.classes is None else {"classes": texts(one.classes), "type": one.type}
         for one in learned.labels

@@ -37,7 +37,7 @@ class Packed:
 
     udf: UserDefinedFunction
     encoder: Any  # of the JVM
-    answers: tuple[Any, ...]  # of the JVM; none for a single regression
+    answers: Any  # of the JVM
 
 
 class Bindings:
@@ -69,12 +69,9 @@ class Bindings:
         if key not in self._packed:
             bundle = self._bundle(catalog, version)
             learned = _learned(catalog, version)
-            udf = inference.packed_udf(
-                self._bridge.context, bundle, version.sha256, version.signature, engine=version.engine, strict=strict
-            )
+            udf = inference.packed_udf(self._bridge.context, bundle, version.sha256, engine=version.engine, strict=strict)
             encoder = self._bridge.encoder(encoding.told(learned, row_type(learned), strict=strict, alone=True))
-            told = encoding.answers(learned)
-            self._packed[key] = Packed(udf, encoder, () if told is None else (self._bridge.answers(told),))
+            self._packed[key] = Packed(udf, encoder, self._bridge.answers(encoding.answers(learned)))
         return self._packed[key]
 
     def _bundle(self, catalog: Catalog, version: Version) -> Any:
@@ -128,15 +125,17 @@ def bind(bindings: Bindings, bridge: Bridge, catalog: Catalog, question: Mapping
         udf = bindings.udf(catalog, version, masked=masked, strict=strict)
         return bridge.bound(udf, {"masked": masked, "strict": strict, "inputs": inputs, "answer": part})
     packed = bindings.packed(catalog, version, strict=strict)
-    told = f"{version.name}, {version.engine}"
-    plan = {"strict": strict, "inputs": inputs, "answer": part, "type": _types(signature)[str(part)], "told": told}
-    return bridge.bound(packed.udf, plan, packed.encoder, *packed.answers)
+    shown, kind = _shown(signature, str(part))
+    plan = {"strict": strict, "inputs": inputs, "answer": shown, "type": kind, "told": f"{version.name}, {version.engine}"}
+    return bridge.bound(packed.udf, plan, packed.encoder, packed.answers)
 
 
-def _types(signature: Signature) -> dict[str, str]:
-    """The Spark type of each part of an answer."""
+def _shown(signature: Signature, part: str) -> tuple[str, str]:
+    """What the JVM's Answers is asked for, and its Spark type."""
     label = signature.answer_type
-    return {"label": label, "map": f"map<{label},double>", "whole": signature.raw_type, "value": "double"}
+    if signature.task == "regression" and not signature.others:
+        return {"whole": ("label", label), "value": ("whole", "struct<value:double>")}[part]
+    return part, {"label": label, "map": f"map<{label},double>", "whole": signature.raw_type}[part]
 
 
 def needs_mask(question: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]], strict: bool) -> bool:

@@ -80,12 +80,9 @@ def scoring_udf(
     return scalar_arrow_udf(partial(predict_label, scoring), spark_type(signature.answer_type), name)
 
 
-def packed_udf(
-    context: SparkContext, bundle: Bundle, sha256: str, signature: Signature, *, engine: str, strict: bool
-) -> UserDefinedFunction:
-    """The worker's function over rows that the JVM packed. It gives the numbers of a regression, the outputs of anything else."""
-    task = None if signature.others else signature.task
-    scoring = Scoring(sha256, bundle, engine, task, _threads(context), strict=strict)
+def packed_udf(context: SparkContext, bundle: Bundle, sha256: str, *, engine: str, strict: bool) -> UserDefinedFunction:
+    """The worker's function over rows that the JVM packed, one or a block of them a value. It gives the network's outputs for these."""
+    scoring = Scoring(sha256, bundle, engine, None, _threads(context), strict=strict)
     return scalar_arrow_udf(partial(predict_rows, scoring), spark_type("binary"), "predict" if strict else "try_predict")
 
 

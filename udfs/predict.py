@@ -36,15 +36,12 @@ def predict_rows(scoring: Scoring, packed: pa.Array) -> pa.Array:
         packed: BINARY, each value any number of rows one after the other, see `udfs.rows`.
 
     Returns:
-        BINARY: for each value what came of its rows, NULL where it is NULL. Of a regression the numbers, float64 [rows]; of anything else
-        the network's outputs, float32 [rows, outputs].
+        BINARY: for each value the network's outputs for its rows, float32 [rows, outputs]; NULL where the value is.
     """
     model = _load(scoring)
     taken = rows.records(packed, model.row)
     outputs = model.network(np.ascontiguousarray(taken["dense"]), taken["codes"].astype(np.int64))
-    if scoring.task != "regression":
-        return rows.results(packed, model.row, outputs)
-    return rows.results(packed, model.row, _numbers(model.preprocess.label, outputs)[:, np.newaxis])
+    return rows.results(packed, model.row, outputs)
 
 
 def predict(scoring: Scoring, *columns: pa.Array) -> pa.Array:
@@ -101,11 +98,7 @@ def _load(scoring: Scoring) -> _Loaded:
 
 
 def _value(label: Label, outputs: npt.NDArray[np.float32]) -> pa.Array:
-    return tensors.floats_to_arrow(_numbers(label, outputs))
-
-
-def _numbers(label: Label, outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    return outputs[:, 0].astype(np.float64) * label.scale + label.mean
+    return tensors.floats_to_arrow(outputs[:, 0].astype(np.float64) * label.scale + label.mean)
 
 
 def classification(label: Label, outputs: npt.NDArray[np.float32]) -> pa.Array:

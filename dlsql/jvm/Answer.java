@@ -89,7 +89,8 @@ public class Answer extends Expression implements java.io.Serializable {
     String code = given.code().toString() + "\n"
         + "boolean " + ev.isNull() + " = " + given.isNull() + ";\n"
         + java + " " + ev.value() + " = " + CodeGenerator.defaultValue(type, false) + ";\n"
-        + "if (!" + ev.isNull() + ") " + ev.value() + " = (" + boxed + ") " + object + "." + part + "(" + given.value() + ");\n";
+        + "if (!" + ev.isNull() + ") " + ev.value() + " = "
+        + (part.equals("label") && answers.isNumber() ? object + ".number(" : "(" + boxed + ") " + object + "." + part + "(") + given.value() + ");\n";
     return new ExprCode(Encode.block(code), ev.isNull(), ev.value());
   }
 }

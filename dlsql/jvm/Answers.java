@@ -73,8 +73,13 @@ public final class Answers implements java.io.Serializable {
     return new GenericInternalRow(fields);
   }
 
-  private Double number(byte[] outputs) {
-    return Double.valueOf(output(outputs, 0) * scale + mean);
+  /** Whether the answer is a number, which `number` gives without a box. */
+  public boolean isNumber() {
+    return labels == null && classes == null;
+  }
+
+  public double number(byte[] outputs) {
+    return output(outputs, 0) * scale + mean;
   }
 
   /** The shares of the classes, by softmax in float64, shifted by the largest so that none overflows; of strange logits all NaN. */
@@ -94,7 +99,7 @@ public final class Answers implements java.io.Serializable {
   /** The most probable class, the first of equals; or the number. */
   public Object label(byte[] outputs) {
     if (labels != null) return struct("label", outputs);
-    if (classes == null) return number(outputs);
+    if (classes == null) return Double.valueOf(number(outputs));
     int best = 0;
     double most = output(outputs, 0);
     for (int i = 1; i < classes.length; i++) {
@@ -135,7 +140,7 @@ public final class Answers implements java.io.Serializable {
   /** STRUCT<label, probability, probabilities>; or STRUCT<value>. */
   public Object whole(byte[] outputs) {
     if (labels != null) return struct("whole", outputs);
-    if (classes == null) return new GenericInternalRow(new Object[] {number(outputs)});
+    if (classes == null) return new GenericInternalRow(new Object[] {Double.valueOf(number(outputs))});
     double[] probabilities = probabilities(outputs);
     Integer[] order = ranked(probabilities);
     Object[] entries = new Object[order.length];

@@ -127,14 +127,8 @@ public class Functions {
         inputs.add(0, scored);
       }
       Expression called = (Expression) udf.builder(Lists.seq(inputs));
-      if (answer.size() == 3) called = number((PythonUDF) called);
-      if (answer.size() > 3) return new Answer(called, (Answers) answer.get(3), (String) plan.get("answer"), DataType.fromDDL((String) plan.get("type")));
-      return answer(called, (String) plan.get("answer"));
-    }
-
-    /** The same as a number a row: Python gives the bytes of as many as a block has rows, which Predict reads. */
-    private static Expression number(PythonUDF udf) {
-      return new PythonUDF(udf.name(), udf.func(), DoubleType$.MODULE$, udf.children(), udf.evalType(), udf.udfDeterministic(), udf.resultId());
+      String part = (String) plan.get("answer");
+      return answer.size() == 2 ? answer(called, part) : new Answer(called, (Answers) answer.get(3), part, DataType.fromDDL((String) plan.get("type")));
     }
 
     /** The bytes of a constant network, in base64. */

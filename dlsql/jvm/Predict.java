@@ -16,8 +16,6 @@ import org.apache.spark.sql.execution.metric.SQLMetric;
 import org.apache.spark.sql.execution.metric.SQLMetrics;
 import org.apache.spark.sql.execution.python.*;
 import org.apache.spark.sql.types.BinaryType$;
-import org.apache.spark.sql.types.DataType;
-import org.apache.spark.sql.types.DoubleType;
 import org.apache.spark.sql.types.StructType;
 import org.apache.spark.sql.vectorized.ColumnarBatch;
 import org.apache.spark.unsafe.Platform;
@@ -28,8 +26,8 @@ import scala.collection.immutable.Seq;
  * Predictions in blocks: the packed inputs of many rows travel to Python as one value and their outputs come back as one, so that neither
  * Arrow nor Python sees a row. Meanwhile Spark's own queue, which spills, holds what else is wanted of the rows.
  *
- * Its functions take columns of packed inputs, which stand after the columns that are kept. It gives these, then what came of each function:
- * the number where Python gives a double for a row, else the bytes that Python gives for it.
+ * Its functions take columns of packed inputs, which stand after the columns that are kept; it gives these, then each network's outputs. What
+ * it does for blocks, Spark's own operator does row by row, in sessions that have not been taught the language.
  */
 public class Predict extends ArrowEvalPythonExec {
   private static final int BYTES = 4 << 20;  // of a block at most: large enough that its journey costs nothing, small enough for caches
@@ -244,10 +242,9 @@ public class Predict extends ArrowEvalPythonExec {
     private final Blocks blocks;
     private final scala.collection.Iterator answers;
     private final UnsafeProjection joining;
-    private final SpecificInternalRow found;
+    private final GenericInternalRow found;
     private final JoinedRow joined = new JoinedRow();
     private final byte[][] outputs;  // of a block
-    private final boolean[] isNumber;
     private final int[] widths;
     private final int[] places;
     private Marks marks = new Marks(0);
@@ -259,11 +256,7 @@ public class Predict extends ArrowEvalPythonExec {
       this.answers = answers;
       joining = UnsafeProjection.create(task.output, task.output);
       int calls = task.arguments.length;
-      DataType[] types = new DataType[calls];
-      for (int i = 0; i < calls; i++) types[i] = ((Attribute) task.output.apply(task.kept.size() + i)).dataType();
-      found = new SpecificInternalRow(Lists.seq(Arrays.asList(types)));
-      isNumber = new boolean[calls];
-      for (int i = 0; i < calls; i++) isNumber[i] = types[i] instanceof DoubleType;
+      found = new GenericInternalRow(calls);
       outputs = new byte[calls][];
       widths = new int[calls];
       places = new int[calls];
@@ -280,8 +273,7 @@ public class Predict extends ArrowEvalPythonExec {
           found.setNullAt(i);
           continue;
         }
-        if (isNumber[i]) found.setDouble(i, Platform.getDouble(outputs[i], Platform.BYTE_ARRAY_OFFSET + places[i]));
-        else found.update(i, Arrays.copyOfRange(outputs[i], places[i], places[i] + widths[i]));
+        found.update(i, Arrays.copyOfRange(outputs[i], places[i], places[i] + widths[i]));
         places[i] += widths[i];
       }
       at++;

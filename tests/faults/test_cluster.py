@@ -119,4 +119,4 @@ def test_a_host_that_is_added_takes_part_and_one_that_hangs_is_done_without(undi
 def test_where_spark_encrypts_its_files_blocks_travel_as_bytes_to_the_same_weights(undisturbed: dict[str, str], tmp_path: Path) -> None:
     with application(tmp_path, "local[2]", {"spark.io.encryption.enabled": "true"}) as running:
         told = running.train("encrypted", INSIDE, [])
-    assert (told["error"], told["weights"], told["cached"]) == (None, undisturbed["inside"], 0)
+    assert (told["error"], told["weights"], told["cached"]) == (None, undisturbed[INSIDE], 0)
