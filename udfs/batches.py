@@ -69,7 +69,7 @@ def batches(steps: LocalSteps, epoch: int, blocks: Iterable[Block], first: int, 
             if number >= first:
                 yield number, worker, joined([*left, _take(rows, order[:wanted])])
             number, order, left = number + 1, order[wanted:], []
-        if len(order):
+        if len(order) and number < first + count:
             left.append(_take(rows, order))
     if left and first <= number < first + count:
         yield number, worker, joined(left)

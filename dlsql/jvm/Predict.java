@@ -18,7 +18,6 @@ import org.apache.spark.sql.execution.python.*;
 import org.apache.spark.sql.types.BinaryType$;
 import org.apache.spark.sql.types.StructType;
 import org.apache.spark.sql.vectorized.ColumnarBatch;
-import org.apache.spark.unsafe.Platform;
 import scala.Tuple2;
 import scala.collection.immutable.Seq;
 
