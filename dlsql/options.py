@@ -6,6 +6,7 @@ from typing import Any
 
 from dlsql.errors import did_you_mean, error
 from dlsql.statements import HParamCandidates, HParamRange, Options, Value
+from udfs.stopping import Rules
 
 LINEAR = ("linear_regressor", "logistic_classifier")
 DNN = ("dnn_classifier", "dnn_regressor")
@@ -297,6 +298,12 @@ class Settings:
     def scaled(self) -> bool:
         """Whether the network sees numbers in deviations from their mean."""
         return self.standardize or not self.own_network
+
+    @property
+    def rules(self) -> Rules:
+        """What ends the training before its last epoch."""
+        score = "accuracy" if self.task == "classification" else "r2_score"
+        return Rules(self.min_rel_progress, self.patience if self.early_stop else None, self.min_loss, self.max_score, score)
 
     @property
     def label(self) -> str:

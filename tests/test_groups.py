@@ -19,6 +19,7 @@ from udfs.groups import train_group
 from udfs.networks.mlp import ACTIVATIONS, Mlp
 from udfs.preprocess import encode
 from udfs.spec import Feature, GroupTraining, Label, LocalSteps, NetworkSpec
+from udfs.stopping import Rules
 from udfs.train import network
 
 SMALL = "struct(array(8) AS hidden_units, 3 AS max_iterations, 32 AS batch_size, 0.01D AS learn_rate)"
@@ -70,8 +71,7 @@ def how(task: str = "regression", features: tuple[Feature, ...] = (Feature("a", 
     )
     given = {
         "features": features, "label": Label("y", "double"), "steps": steps, "rates": (0.01,) * 3, "deep": True, "auto_class_weights": False,
-        "class_weights": (), "split": "auto_split", "held_out": 0.2, "weighted": False, "early_stop": True, "min_rel_progress": 0.01,
-        "patience": 1,
+        "class_weights": (), "split": "auto_split", "held_out": 0.2, "weighted": False, "rules": Rules(0.01, 1, None, None, ""),
     }  # fmt: skip
     return GroupTraining(**{**given, **changes})  # type: ignore[arg-type]
 

@@ -23,9 +23,10 @@ from udfs import metrics, networks
 from udfs.batches import Block, as_batch
 from udfs.errors import NetworkError
 from udfs.losses import measured, try_loss
+from udfs.metrics import Evaluated
 from udfs.networks import keras as keras_networks
 from udfs.spec import Code, Feature, Input, Label, LocalSteps, NetworkSpec, Preprocess, heads
-from udfs.train import Evaluated, Round, initial_state, no_gpus, no_seat, train_round
+from udfs.train import Learner, Round, initial_state, train_round
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -185,17 +186,10 @@ def test_a_loss_of_ones_own_gets_the_outputs_and_values_of_all_labels() -> None:
         try_loss(here("of_one"), steps.network, "regression")
 
 
-class Here:
-    """A state as Spark's broadcast holds it, in this process."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-
 def test_a_round_mixes_rows_with_all_their_labels() -> None:
     """Each row's labels stay with it through shuffles and batches: the loss before the first step is that of the rows in their order."""
     steps, before = steps_of(), initial_state(spec_of(here("Two")), 1)
-    done = next(train_round(steps, Round(0, 0, 1, 1e-9, 1000), Here(before), no_seat, no_gpus, [block()]))
+    done = next(train_round(Learner(steps, 1e-9, before), Round(0, 0, 1, 1e-9, 1000), [block()], None))
     built = networks.build(steps.network)
     built.load_state_dict({key.removeprefix("network/"): torch.from_numpy(value) for key, value in before.items()})
     with torch.no_grad():

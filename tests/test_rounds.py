@@ -1,6 +1,7 @@
 """The loop over rounds: what the workers agree on, by either way of agreeing, equals what one process would have learned."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -11,7 +12,7 @@ from pyspark.sql import SparkSession
 from torch.nn import functional
 
 from dlsql import options
-from dlsql.training import rounds
+from dlsql.training import jobs, rounds, schedule_of
 from dlsql.training.pack import Blocks
 from udfs.batches import Batch, Block, batches
 from udfs.spec import Label, LocalSteps, NetworkSpec
@@ -54,7 +55,7 @@ def train(spark: SparkSession, parts: list[list[Block]], steps: LocalSteps, epoc
     settings = options.read((("model_type", "dnn_regressor"), ("learn_rate", RATE), ("batch_size", BATCH), ("early_stop", False),
                              ("max_iterations", epochs), *given.items()))  # type: ignore[arg-type]  # fmt: skip
     rdd = spark.sparkContext.parallelize(parts, len(parts)).flatMap(lambda part: part)
-    plan = rounds.Plan("test", settings, steps, [], (Label("y", "double"),))
+    plan = rounds.Plan("test", settings, steps, schedule_of(settings), (Label("y", "double"),))
     start = initial_state(steps.network, 3)
     sizes = tuple((sum(one[2] for one in part if not one[1]), sum(one[2] for one in part if one[1])) for part in parts)
     blocks = Ready(rdd, sizes, 0)
@@ -158,8 +159,9 @@ def test_short_transport_and_mixed_precision_learn_nearly_what_float32_learns(sp
 def test_a_state_in_many_pieces_is_learned_to_the_same_bits(spark: SparkSession, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     parts = [worker_blocks(i, rows, held_out=60) for i, rows in enumerate((150, 40))]
     whole, seen = train(spark, parts, local_steps("Adam", batch_norm=True), 2, sync_every=4)
-    monkeypatch.setattr(rounds, "PIECE", 100)
-    monkeypatch.setattr(rounds, "cut", partial(cut, size=100))
+    for module in (rounds, jobs):
+        monkeypatch.setattr(module, "PIECE", 100)
+    monkeypatch.setattr(jobs, "cut", partial(cut, size=100))
     pieces, seen_in_pieces = train(spark, parts, local_steps("Adam", batch_norm=True), 2, sync_every=4)
     assert list(pieces) == list(whole)
     assert all(np.array_equal(pieces[key], whole[key]) for key in whole)
@@ -175,6 +177,40 @@ def test_where_rounds_are_cut_does_not_change_the_weights(spark: SparkSession, m
     cut, progress = train(spark, parts, local_steps("Adam"), 2, sync_every=4)
     assert len(progress.rounds) > 8
     assert all(np.array_equal(whole[key], cut[key]) for key in whole)
+
+
+@pytest.mark.parametrize(
+    ("workers", "given"),
+    [
+        (1, {}),
+        (2, {"sync_every": 4}),
+        (2, {"sync_every": 4, "lr_schedule": [{"name": "ExponentialLR", "gamma": 0.5}]}),
+        (2, {"sync_every": 1, "max_steps": 100}),
+        (1, {"early_stop": True, "min_rel_progress": 0.2}),
+        (2, {"early_stop": True, "min_rel_progress": 0.2, "sync_every": 1000}),
+        (2, {"max_score": 0.95}),
+        (2, {"lr_schedule": "ReduceLROnPlateau"}),
+    ],
+    ids=lambda value: ", ".join(map(str, value)) if isinstance(value, dict) else str(value),
+)
+def test_epochs_of_one_job_are_those_of_a_job_each(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, workers: int, given: dict[str, object]
+) -> None:
+    """The workers carry the state on, know the rates to come, and stop where the driver would have stopped."""
+    parts = [worker_blocks(i, 300, held_out=60) for i in range(workers)]
+    steps = local_steps("Adam", batch_norm=True)
+    jobs_begun, run_job = [], jobs.train
+    monkeypatch.setattr(jobs, "train", lambda *job: jobs_begun.append(job) or run_job(*job))
+    together, seen = train(spark, parts, steps, 9, **given)
+    count = len(jobs_begun)
+    monkeypatch.setattr(rounds, "_JOINED_SECONDS", 0.0)
+    apart, seen_apart = train(spark, parts, steps, 9, **given)
+    assert len(jobs_begun) - count == len(seen_apart.rounds)
+    assert count == len(seen.rounds) if given.get("lr_schedule") == "ReduceLROnPlateau" else count < len(seen.rounds)
+    assert [replace(one, seconds=0, rows_per_second=0, at=None) for one in seen.rounds] == [
+        replace(one, seconds=0, rows_per_second=0, at=None) for one in seen_apart.rounds
+    ]
+    assert all(np.array_equal(together[key], apart[key]) for key in apart)
 
 
 def test_a_worker_without_rows_holds_nobody_up(spark: SparkSession, way: str) -> None:

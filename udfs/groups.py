@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -24,8 +24,10 @@ from udfs.batches import Batch
 from udfs.errors import GroupError, TrainingError
 from udfs.learn import held_out_share, label_shares, learn
 from udfs.losses import backward, clip, measured
+from udfs.metrics import Evaluated
 from udfs.spec import GroupTraining, LocalSteps, NetworkSpec, Preprocess
-from udfs.train import Evaluated, initial_state
+from udfs.stopping import Rules, Standing
+from udfs.train import initial_state
 
 REPORT = pa.struct([("value", pa.binary()), ("report", pa.string())])  # of `report_group`; the report is JSON
 
@@ -68,22 +70,18 @@ class _Rows:
 
 @dataclass(slots=True)
 class _Best:
-    """The best epoch so far, and whether it is time to stop: early stopping as BigQuery ML defines it."""
+    """The best epoch so far, and whether it is time to stop."""
 
     loss: float = math.inf
     tensors: tuple[Tensor, ...] = ()
-    reference: float = math.inf  # the loss that the next one must beat by min_rel_progress
-    stale: int = 0
+    standing: Standing = field(default_factory=Standing)
 
-    def judge(self, loss: float, module: nn.Module, how: GroupTraining) -> bool:
+    def judge(self, loss: float, module: nn.Module, rules: Rules) -> bool:
         """Takes an epoch in; True to stop."""
         if loss < self.loss:
             self.loss, self.tensors = loss, tuple(tensor.detach().clone() for tensor in module.state_dict().values())
-        if loss < self.reference * (1 - how.min_rel_progress):
-            self.reference, self.stale = loss, 0
-        else:
-            self.stale += 1
-        return how.early_stop and self.stale >= how.patience
+        self.standing = self.standing.after(rules, loss)
+        return self.standing.is_enough(rules, loss, {})
 
 
 def _train(how: GroupTraining, columns: Sequence[pa.Array]) -> values.Value:
@@ -102,7 +100,7 @@ def _train(how: GroupTraining, columns: Sequence[pa.Array]) -> values.Value:
             loss = evaluated.loss / max(evaluated.weight, 1e-12)
         if not math.isfinite(loss):
             raise GroupError(f"The loss became {loss} in epoch {epoch + 1}. Lower learn_rate (now {rate:g}) or set grad_clip.")
-        if best.judge(loss, module, how):
+        if best.judge(loss, module, how.rules):
             break
     with torch.no_grad():
         for tensor, kept in zip(module.state_dict().values(), best.tensors, strict=True):

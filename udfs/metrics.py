@@ -1,12 +1,23 @@
 """What the workers counted on the rows held out -> the metrics of an evaluation, under the names that ML_EVALUATE gives them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from udfs.spec import Label
-from udfs.train import Evaluated
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """What a worker counts on the rows held out. Sums, so that workers' counts add up."""
+
+    worker: int
+    rows: int
+    weight: float
+    loss: float
+    sums: npt.NDArray[np.float64]  # of each label: [(true positives, predicted, actual), classes] and log loss, or see losses._errors
 
 
 def metrics(parts: Sequence[Evaluated], labels: Sequence[Label]) -> dict[str, float]:

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from udfs.stopping import Rules
+
 
 @dataclass(frozen=True, slots=True)
 class Feature:
@@ -242,9 +244,7 @@ class GroupTraining:
     split: str  # auto_split | random | custom | seq | no_split
     held_out: float  # the share for random and seq
     weighted: bool
-    early_stop: bool
-    min_rel_progress: float
-    patience: int
+    rules: Rules
 
     @property
     def splits_by_column(self) -> bool:

@@ -31,7 +31,7 @@ class Seat:
 
 
 class Gang:
-    """The workers of a round, all at work at once. Every method is called by all of them, in the same order."""
+    """The workers of a round, all at work at once, or a single one. Every method is called by all of them, in the same order."""
 
     def __init__(self, group: Any, rank: int, world: int) -> None:
         self._group, self.rank, self.world = group, rank, world
@@ -39,11 +39,19 @@ class Gang:
 
     def gather(self, values: Sequence[float]) -> npt.NDArray[np.float64]:
         """A few numbers from each -> [workers, numbers], by rank."""
+        if self.world == 1:
+            return np.array([values], np.float64)
         mine = torch.tensor(values, dtype=torch.float64)
         everybodys = torch.empty(self.world * len(mine), dtype=torch.float64)
         self._group._allgather_base(everybodys, mine).wait()
         rows: npt.NDArray[np.float64] = everybodys.view(self.world, -1).numpy()
         return rows
+
+    def share(self, values: Sequence[float]) -> list[npt.NDArray[np.float64]]:
+        """As many numbers as each has to tell, by rank."""
+        counts = self.gather([len(values)])[:, 0].astype(int)
+        padded = self.gather([*values, *[0.0] * (int(counts.max()) - len(values))])
+        return [own[:count] for own, count in zip(padded, counts, strict=True)]
 
     def merge(self, state: State, weight: float) -> bool:
         """As `udfs.state.merge`, of everybody's state and into the arrays of each; False where nobody's weighs anything."""
@@ -94,11 +102,14 @@ def _bytes(vector: npt.NDArray[Any]) -> torch.Tensor:
 
 @contextmanager
 def gang(seat: Seat | None) -> Iterator[Gang | None]:
-    """The workers of a round, met; None for a worker that is on its own until the round is over."""
+    """The workers of a round, met; None for one of several that are on their own until the round is over."""
     if seat is None:
         yield None
         return
     world = len(seat.hosts)
+    if world == 1:
+        yield Gang(None, 0, 1)
+        return
     patience = timedelta(seconds=seat.patience)
     book = _torch.TCPStore(*seat.book, is_master=False, timeout=patience, wait_for_workers=False)
     # A gang of which one has died meets no more: its addresses stand in the book. The driver begins the round anew, with another book.

@@ -7,22 +7,23 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from udfs import networks
 from udfs.batches import Batch, Block, as_batch, batches, parts, seed_of
 from udfs.losses import backward, clip, measured
-from udfs.spec import LocalSteps, NetworkSpec, Shared
+from udfs.metrics import Evaluated, loss, metrics
+from udfs.spec import Label, LocalSteps, NetworkSpec, Shared
 from udfs.state import PIECE, Piece, State, cut, outer_step, restored, shortened
+from udfs.stopping import Rules, Standing
 from udfs.sync import Gang, Seat, gang
 from udfs.worker import settle
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """The part of an epoch that one Spark job trains: `count` steps from step `first` on."""
+    """A part of an epoch: `count` steps from step `first` on."""
 
     epoch: int
     first: int
@@ -49,17 +50,6 @@ class Trained:
     rows: int
     weight: float
     loss: float  # summed over the rows, each by its weight
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluated:
-    """What a worker counts on the rows held out. Sums, so that workers' counts add up."""
-
-    worker: int
-    rows: int
-    weight: float
-    loss: float
-    sums: npt.NDArray[np.float64]  # of each label: [(true positives, predicted, actual), classes] and log loss, or see losses._errors
 
 
 def initial_state(spec: NetworkSpec, seed: int) -> State:
@@ -166,7 +156,9 @@ class Learner:
             self.finish(half)
 
     def meet(self, together: Gang, rows: int) -> None:
-        """Agrees with the other workers on one state, from which all then go on."""
+        """Agrees with the other workers, if there are any, on one state, from which all then go on."""
+        if together.world == 1:
+            return
         bare = not self.optimizer.state_dict()["state"]
         self.make_slots()
         held = self._tensors()
@@ -221,12 +213,12 @@ def _put(arrays: State, tensors: dict[str, Tensor]) -> None:
 
 
 def no_seat() -> None:
-    """The seat of a worker that is on its own."""
+    """The seat of a worker whose state others merge with its fellows'."""
 
 
-def no_gpus() -> Sequence[str]:
-    """The GPUs of a task that has none."""
-    return ()
+def alone() -> Seat:
+    """The seat of a worker that has no fellows."""
+    return Seat(0, ("",), ("", 0), 0)
 
 
 def device_of(gpus: Sequence[str]) -> torch.device:
@@ -237,9 +229,58 @@ def device_of(gpus: Sequence[str]) -> torch.device:
 Told = Trained | Evaluated | Piece
 
 
-def train_round(
-    steps: LocalSteps, this: Round, state: Shared, seated: Seated, gpus: Gpus, blocks: Iterable[Block]
-) -> Iterator[Told]:  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What one Spark job trains: a round, or several of an epoch each until the rules say that it is enough."""
+
+    steps: LocalSteps
+    rounds: tuple[Round, ...]
+    rules: Rules
+    standing: Standing
+    labels: tuple[Label, ...]
+
+
+def train_rounds(task: Task, state: Shared, seated: Seated, gpus: Gpus, blocks: Iterable[Block]) -> Iterator[tuple[int, Told]]:
+    """A worker's part of a job's rounds: what it tells of each, under its place among them.
+
+    What a round ends with is what the next one begins with, as if it came from the driver. All workers know what all have told, and stop at
+    the same one.
+    """
+    torch.set_num_threads(task.steps.threads)
+    settle()
+    kept = blocks if len(task.rounds) == 1 else list(blocks)
+    before, standing, device = state.value, task.standing, device_of(gpus())
+    with gang(seated()) as together:
+        for place, this in enumerate(task.rounds):
+            learner = Learner(task.steps, this.learning_rate, before, device)
+            said: list[Trained | Evaluated] = []
+            for told in train_round(learner, this, kept, together):
+                if not isinstance(told, Piece):
+                    said.append(told)
+                yield place, told
+            if together is None or place + 1 == len(task.rounds):
+                return
+            standing, enough = _judged(task, standing, said, together)
+            if enough:
+                return
+            before = learner.state()
+
+
+def _judged(task: Task, standing: Standing, said: Sequence[Trained | Evaluated], together: Gang) -> tuple[Standing, bool]:
+    """After an epoch, from what this worker and all others tell of it."""
+    own: list[float] = []
+    for one in said:  # an epoch's training, then the evaluation of a worker that has rows for it
+        own += [one.weight, one.loss, *([one.rows, *one.sums] if isinstance(one, Evaluated) else ())]
+    everybodys = together.share(own)
+    evaluated = [Evaluated(rank, int(told[4]), told[2], told[3], told[5:]) for rank, told in enumerate(everybodys) if len(told) > 2]
+    found = loss(evaluated)
+    if found is None:
+        found = sum(told[1] for told in everybodys) / max(sum(told[0] for told in everybodys), 1e-12)
+    standing = standing.after(task.rules, found)
+    return standing, standing.is_enough(task.rules, found, metrics(evaluated, task.labels))
+
+
+def train_round(learner: Learner, this: Round, blocks: Iterable[Block], together: Gang | None) -> Iterator[Told]:
     """A worker's part of a round: local steps of the optimiser from the shared state on the worker's own rows.
 
     In a gang the workers average their states after every `sync_every` steps: local SGD (Stich, "Local SGD Converges Fast and Communicates
@@ -248,16 +289,12 @@ def train_round(
     one such stretch: whoever merges what the workers return averages it, and where it is a single step that is its gradient, for
     `half_step` to go on with.
     """
-    torch.set_num_threads(steps.threads)
-    settle()
     halves = groupby(blocks, key=lambda block: block[1])  # blocks to train on come before those held out
     held_out, first = next(halves, (True, iter(())))
     training: Iterable[Block] = () if held_out else first
-    learner = Learner(steps, this.learning_rate, state.value, device_of(gpus()))
-    with gang(seated()) as together:
-        yield from _alone(learner, this, training) if together is None else _together(learner, this, training, together)
+    yield from _alone(learner, this, training) if together is None else _together(learner, this, training, together)
     evaluation = first if held_out else next(halves, (True, iter(())))[1]
-    yield from _evaluated(steps, learner.module, learner.device, evaluation if this.evaluates else ())
+    yield from _evaluated(learner.steps, learner.module, learner.device, evaluation if this.evaluates else ())
     for _ in evaluation:  # a task that leaves input unread costs its Python worker
         pass
 

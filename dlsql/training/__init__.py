@@ -20,9 +20,10 @@ from dlsql.model import Field, RoundInfo, Signature, label_task
 from dlsql.options import Settings
 from dlsql.training import checkpoint, own
 from dlsql.training.background import behind
+from dlsql.training.jobs import described
 from dlsql.training.pack import Blocks, local_batch, pack_rows, workers
 from dlsql.training.profile import Columns, Profile, columns, profile
-from dlsql.training.rounds import Plan, described, run
+from dlsql.training.rounds import Plan, run
 from udfs.preprocess import dense_width
 from udfs.schedules import LOSSES, Schedule, learning_rate, optimizers, schedules
 from udfs.spec import Code, LocalSteps, NetworkSpec, Preprocess

@@ -21,8 +21,8 @@ from dlsql.errors import did_you_mean, error, listed
 from dlsql.model import Field, RoundInfo, Signature, is_label_type, kind_of
 from dlsql.options import LINEAR, Settings
 from dlsql.training import Job, Trained, perceptron, schedule_of, torch_names
+from dlsql.training.jobs import described
 from dlsql.training.profile import column, fields, parts, without_vectors
-from dlsql.training.rounds import described
 from udfs.groups import report_group
 from udfs.schedules import learning_rates
 from udfs.spec import Feature, GroupTraining, Label, LocalSteps, NetworkSpec
@@ -56,7 +56,7 @@ def plan(columns: Sequence[tuple[str, str]], settings: Settings, threads: int) -
         tuple(Feature(name, found.types[name], str(kind_of(found.types[name]))) for name in found.features),
         Label(label, found.types[label]), steps, tuple(rates), settings.model_type not in LINEAR, settings.auto_class_weights,
         settings.class_weights or (), settings.data_split_method, settings.data_split_eval_fraction, found.weight is not None,
-        settings.early_stop, settings.min_rel_progress, settings.patience,
+        settings.rules,
     )  # fmt: skip
     inputs = tuple(Field(name, found.types[name]) for name in found.features)
     ordered = [name for name in (found.weight, found.split, label, *found.features) if name is not None]

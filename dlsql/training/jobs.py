@@ -1,0 +1,151 @@
+"""One Spark job: its tasks train a round, or several, from the state before it; what they tell becomes the state after each."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from operator import attrgetter, itemgetter
+from typing import Any
+
+from pyspark import RDD, Broadcast, SparkContext
+
+from dlsql.bridge import patience
+from dlsql.training.pack import Blocks
+from udfs.metrics import Evaluated
+from udfs.spec import LocalSteps
+from udfs.state import PIECE, Piece, Shares, State, cut, joined, merged, numbered
+from udfs.sync import address_book
+from udfs.train import Gpus, Seated, Task, Told, Trained, alone, evaluate, half_step, no_seat, stepped_out, train_rounds
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a round came to."""
+
+    state: State
+    parts: list[Trained]
+    evaluated: list[Evaluated]
+
+
+def train(context: SparkContext, blocks: Blocks, task: Task, state: State, host: str | None, free: bool) -> list[Done]:
+    """The rounds of one job, from `state` on. A gang meets at `host`."""
+    fused = host is not None or free  # then the workers hold the merged state already
+    (first, *others), steps = task.rounds, task.steps
+    asked = replace(task, rounds=(replace(first, evaluates=first.evaluates and fused), *others))
+    book = None if host is None else address_book(host)
+    found: list[Done] = []
+    with shared(context, state) as shares:
+        seat = (alone if free else no_seat) if book is None else _barrier_seat((str(host), book.port), patience(context))
+        train = partial(train_rounds, asked, shares, seat, _gpus())
+        tasks: RDD[tuple[int, Told]] = blocks.rdd.mapPartitions(train) if book is None else blocks.rdd.barrier().mapPartitions(train)
+        for told in _found(tasks, _pieces_back(state)):
+            parts, evaluated, pieces = _sorted_out(told)
+            after = joined(pieces)
+            if not parts:  # nobody had a batch to learn from
+                after = found[-1].state if found else state
+            found.append(Done(after, sorted(parts, key=attrgetter("worker")), evaluated))
+    del book
+    if fused:
+        return found
+    (done,) = found
+    after = done.state
+    if done.parts:
+        after = half_step(steps, first.learning_rate, state, after) if first.sync_every == 1 else stepped_out(steps, state, after)
+    return [Done(after, done.parts, evaluate_all(context, blocks, steps, after, held_out=True) if first.evaluates else [])]
+
+
+def evaluate_all(context: SparkContext, blocks: Blocks, steps: LocalSteps, state: State, *, held_out: bool) -> list[Evaluated]:
+    """What the workers count on their rows that are held out, or on those that are not."""
+    with shared(context, state) as shares:
+        return blocks.rdd.mapPartitions(partial(evaluate, steps, shares, held_out, _gpus())).collect()
+
+
+def _found(tasks: "RDD[tuple[int, Told]]", pieces: int) -> Iterator[Iterator[Told]]:
+    """What the tasks tell of each of a job's rounds, the same pieces of several workers as one.
+
+    Where there are many, in a round that is a job of its own, tasks average them, as in BigDL (Dai et al., SoCC 2019), and they come to
+    the driver one after the other: a job's result lies several times in the heap of the driver's JVM, and may not exceed
+    spark.driver.maxResultSize.
+    """
+    if pieces > 1:
+        yield tasks.values().map(numbered).partitionBy(pieces, int).values().mapPartitions(merged).toLocalIterator()
+        return
+    rounds: list[list[Told]] = [[]]
+    for place, told in sorted(tasks.collect(), key=itemgetter(0)):
+        if place == len(rounds):
+            rounds.append([])
+        rounds[place].append(told)
+    yield from map(merged, rounds)
+
+
+def _pieces_back(state: State) -> int:
+    """How many pieces the state of a round may have; before the first one the optimiser has nothing yet, and most then hold two moments."""
+    size = sum(value.nbytes for value in state.values())
+    begun = any(key.startswith("optimizer/") for key in state)
+    return -(-size * (1 if begun or size <= PIECE else 3) // PIECE) or 1
+
+
+def _sorted_out(found: Iterable[Told]) -> tuple[list[Trained], list[Evaluated], Iterator[Piece]]:
+    """What the workers tell, in lists that fill up as the pieces are taken."""
+    parts: list[Trained] = []
+    evaluated: list[Evaluated] = []
+
+    def pieces() -> Iterator[Piece]:
+        for one in found:
+            if isinstance(one, Piece):
+                yield one
+            else:
+                parts.append(one) if isinstance(one, Trained) else evaluated.append(one)
+
+    return parts, evaluated, pieces()
+
+
+# What follows is defined within functions, so that it travels by value: executors do not have this module.
+
+
+def _barrier_seat(book: tuple[str, int], seconds: int) -> Seated:
+    def seat() -> Any:
+        from pyspark import BarrierTaskContext
+
+        from udfs.sync import Seat
+
+        task = BarrierTaskContext.get()
+        hosts = tuple(one.address.rpartition(":")[0] or one.address for one in task.getTaskInfos())
+        return Seat(task.partitionId(), hosts, book, seconds)
+
+    return seat
+
+
+def _gpus() -> Gpus:
+    def gpus() -> Sequence[str]:
+        from pyspark import TaskContext
+
+        task = TaskContext.get()
+        given = None if task is None else task.resources().get("gpu")
+        return () if given is None else tuple(given.addresses)
+
+    return gpus
+
+
+@contextmanager
+def shared(context: SparkContext, state: State) -> Iterator[Shares]:
+    """A state that every executor fetches once, for as long as a round lasts."""
+    pieces: list[Broadcast[Piece]] = []
+    try:
+        for piece in cut(state):
+            pieces.append(context.broadcast(piece))
+        yield Shares(tuple(pieces))
+    finally:
+        for one in pieces:
+            one.destroy()
+
+
+@contextmanager
+def described(context: SparkContext, text: str) -> Iterator[None]:
+    """What Spark's UI says of the jobs within."""
+    before = context.getLocalProperty("spark.job.description")
+    context.setLocalProperty("spark.job.description", text)
+    try:
+        yield
+    finally:
+        context.setLocalProperty("spark.job.description", before)  # type: ignore[arg-type]
