@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor, nn
 
-from udfs import metrics, networks, preprocess, tensors, values
+from udfs import metrics, networks, preprocess, schedules, tensors, values
 from udfs.batches import Batch
 from udfs.errors import GroupError, TrainingError
 from udfs.learn import held_out_share, label_shares, learn
@@ -33,7 +33,6 @@ REPORT = pa.struct([("value", pa.binary()), ("report", pa.string())])  # of `rep
 
 _LARGEST = 2 << 30  # bytes of a group's encoded rows: a task holds them beside the Arrow columns that they came in
 _EVALUATED_ROWS = 8192  # rows of an evaluation that go through the network at once
-_FUSED = ("Adam", "AdamW", "SGD", "Adagrad")  # optimisers of torch with one kernel for all parameters: a third of Adam's time
 _BY_MATRIX = ("Adafactor",)  # an optimiser that looks at a parameter's rows and columns; to the others each number is one alone
 _FLOATS = ("float", "double", "array<float>", "array<double>")
 
@@ -90,7 +89,8 @@ def _train(how: GroupTraining, columns: Sequence[pa.Array]) -> values.Value:
     torch.set_num_threads(steps.threads)
     learning, held_out = _parts(rows, steps)
     module, flat = _fresh(steps.network, steps.seed)
-    optimizer = _optimizer(steps, module, flat, how.rates[0])
+    stepping = module.parameters() if steps.optimizer in _BY_MATRIX else [flat]
+    optimizer = schedules.optimizer(steps.optimizer, stepping, how.rates[0])
     best, epoch = _Best(), 0
     for epoch, rate in enumerate(how.rates):
         optimizer.param_groups[0]["lr"] = rate
@@ -289,10 +289,3 @@ def _fresh(network: NetworkSpec, seed: int) -> tuple[nn.Module, nn.Parameter]:
         for name, tensor in module.state_dict().items():
             tensor.copy_(start[name])
     return module, flat
-
-
-def _optimizer(steps: LocalSteps, module: nn.Module, flat: nn.Parameter, rate: float) -> torch.optim.Optimizer:
-    fused = {"fused": True} if steps.optimizer in _FUSED else {}
-    parameters = list(module.parameters()) if steps.optimizer in _BY_MATRIX else [flat]
-    optimizer: torch.optim.Optimizer = getattr(torch.optim, steps.optimizer)(parameters, lr=rate, **fused)
-    return optimizer

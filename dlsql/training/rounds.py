@@ -30,7 +30,7 @@ from udfs.state import PIECE, State
 from udfs.stopping import Standing
 from udfs.train import Round, Task, Trained
 
-_AVERAGINGS = 16  # an epoch, by default
+_AVERAGINGS, _FEWEST_STEPS = 16, 16  # by default: averagings an epoch, and steps between them, of which fewer teach no more
 _FIRST_STEPS, _ROUND_SECONDS = 256, 20.0  # a round is cut to this length: what a lost executor or a cancelled statement costs at most
 _JOINED_SECONDS = 5.0  # epochs share a job, which costs a tenth of a second, up to this length: what they learned is seen after it
 
@@ -139,7 +139,7 @@ def _check_finite_loss(what: str, loss: float | None, number: int, learn_rate: f
 
 def _pace(context: SparkContext, workers: int, settings: Settings, steps: int) -> _Pace:
     """A gang needs a free core for each worker, now: it is asked for anew before each round, since executors come and go."""
-    every = min(settings.sync_every or math.ceil(steps / _AVERAGINGS), steps)
+    every = min(settings.sync_every or max(math.ceil(steps / _AVERAGINGS), _FEWEST_STEPS), steps)
     outer = (settings.outer_learn_rate, settings.outer_momentum) != (1.0, 0.0)
     alone = workers == 1 and not outer
     return _Pace(steps, every, alone, not alone and slots(context) >= workers)
