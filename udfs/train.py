@@ -261,7 +261,8 @@ def train_rounds(task: Task, state: Shared, seated: Seated, gpus: Gpus, blocks: 
     before, standing, device = state.value, task.standing, device_of(gpus())
     with gang(seated()) as together:
         for place, this in enumerate(task.rounds):
-            learner = Learner(task.steps, this.learning_rate, before, device)
+            rate = this.learning_rate * (1.0 if this.sync_every == 1 else task.steps.rate_factor)
+            learner = Learner(task.steps, rate, before, device)
             said: list[Trained | Evaluated] = []
             for told in train_round(learner, this, kept, together):
                 if not isinstance(told, Piece):

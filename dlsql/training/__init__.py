@@ -25,7 +25,7 @@ from dlsql.training.pack import Blocks, local_batch, pack_rows, workers
 from dlsql.training.profile import Columns, Profile, columns, profile
 from dlsql.training.rounds import Plan, run
 from udfs.preprocess import dense_width
-from udfs.schedules import LOSSES, Schedule, learning_rate, optimizers, schedules
+from udfs.schedules import LOSSES, Schedule, learning_rate, optimizers, rate_factor, schedules
 from udfs.spec import Code, LocalSteps, NetworkSpec, Preprocess
 from udfs.state import State
 from udfs.train import initial_state
@@ -220,6 +220,7 @@ def _local_steps(settings: Settings, names: Mapping[str, str], outline: Outline,
         outer_learn_rate=settings.outer_learn_rate, outer_momentum=settings.outer_momentum, label_smoothing=settings.label_smoothing,
         class_weights=_class_weights(settings, outline.found), frozen=settings.freeze, own_loss=outline.loss,
         shortened=settings.transport == "bfloat16", mixed_precision=settings.mixed_precision,
+        rate_factor=rate_factor(names["optimizer"], outline.batch / settings.batch_size),
     )  # fmt: skip
 
 
