@@ -22,9 +22,10 @@ from dlsql import inference, options, training
 from dlsql.bridge import Bridge, was_cancelled
 from dlsql.catalog import DEFAULT, Catalog, new_run
 from dlsql.errors import DataError, DlsqlError, ExistsError, error
+from dlsql.formats import imported
 from dlsql.formats.tensorboard import events
 from dlsql.functions import MODEL_ROW, VERSION_ROW, local, model_rows, version_rows
-from dlsql.model import RoundInfo, Version, ddl
+from dlsql.model import IMPORTED, RoundInfo, Version, ddl
 from dlsql.options import Settings
 from dlsql.parser import parse, render
 from dlsql.progress import bar, losses
@@ -81,18 +82,22 @@ _CREATED = pa.schema([
 def _create(client: Client, statement: CreateModel) -> DataFrame:
     catalog = client.catalog
     statement = _supported(replace(statement, name=catalog.qualified(statement.name)))
-    settings = options.read(statement.options)
+    settings = options.read_import(statement.options) if _is_import(statement) else options.read(statement.options)
     catalog.check_name(statement.name)
     if catalog.numbers(statement.name):
         if statement.if_not_exists:
             return local(client.spark, _CREATED, [_created_row(catalog.find(statement.name))])
         if not statement.replace:
             raise error("DLSQL_MODEL_EXISTS", name=str(statement.name))
-    frame = _query(client, str(statement.query))
-    start = _start(catalog, statement.name, settings)
+    if _is_import(statement):
+        found = imported.read(catalog.files.read, settings, statement.inputs, statement.outputs)
+        make = partial(_import, client, statement, found)
+    else:
+        frame = _query(client, str(statement.query))
+        make = partial(_train, client, statement, settings, frame, _start(catalog, statement.name, settings))
     catalog.prepare()
     try:
-        version = _train(client, statement, settings, frame, start)
+        version = make()
     except ExistsError:  # another client was faster
         if not statement.if_not_exists:
             raise
@@ -106,14 +111,53 @@ def _created_row(version: Version) -> dict[str, Any]:
 
 def _supported(statement: CreateModel) -> CreateModel:
     """Refuses the clauses that are read and not built: none is ever left out silently."""
-    clauses = {"INPUT": statement.inputs, "OUTPUT": statement.outputs, "TRANSFORM": statement.transform}
+    clauses: dict[str, object] = {"TRANSFORM": statement.transform}
+    if not _is_import(statement):
+        clauses |= {"INPUT": statement.inputs, "OUTPUT": statement.outputs}
     for clause, written in clauses.items():
         if written:
-            raise error("DLSQL_UNSUPPORTED", feature=f"The clause {clause} of CREATE MODEL")
-    imports = [name for name, _ in statement.options if name in ("model_path", "format")]
-    if imports or statement.query is None:
-        raise error("DLSQL_UNSUPPORTED", feature="Importing a model (model_path)")
+            what = "that imports" if _is_import(statement) else "that trains"
+            raise error("DLSQL_UNSUPPORTED", feature=f"The clause {clause} of a CREATE MODEL {what}")
+    if _is_import(statement) and statement.query is not None:
+        expected = "the statement has a query, too. A model is imported, or trained on the rows of a query."
+        raise error("DLSQL_OPTION_VALUE", option="model_path", value=repr(dict(statement.options)["model_path"]), expected=expected)
     return statement
+
+
+def _is_import(statement: CreateModel) -> bool:
+    return any(name == "model_path" for name, _ in statement.options)
+
+
+def _import(client: Client, statement: CreateModel, found: imported.Imported) -> Version:
+    """Registers a model that was read. Whatever goes wrong, neither version nor artefact stays behind."""
+    catalog, name, run_id = client.catalog, statement.name, new_run()
+    uri = catalog.artefact_uri(name, run_id)
+    began = time.monotonic()
+    try:
+        for file, data in found.files.items():
+            catalog.files.write(f"{uri}/{file}", data)
+        version = Version(
+            namespace=str(name.namespace), model=name.model, version=0, run=run_id, status="ready", model_type=found.format,
+            task=found.signature.task, engine=found.engine, uri=uri, sha256=inference.digest(found.files),
+            bytes=sum(map(len, found.files.values())), parameters=found.parameters, inputs=ddl(found.signature.inputs),
+            outputs=ddl(found.signature.labels), query="", tables=(), seed=0, rows_trained=0, loss=None, metrics={},
+            seconds=time.monotonic() - began, **_said(client, statement),
+        )  # fmt: skip
+        version = catalog.register(version, new=not statement.replace)
+    except BaseException:
+        _quietly(lambda: _undo(catalog, name, run_id, uri))
+        raise
+    catalog.unset_alias(name, DEFAULT)  # the new version is the default
+    return version
+
+
+def _said(client: Client, statement: CreateModel) -> dict[str, Any]:
+    """What a version keeps of its statement, and of who ran it with what."""
+    return {
+        "options": {key: json.dumps(value, ensure_ascii=False) for key, value in statement.options}, "statement": render(statement),
+        "libraries": {one: library_version(one) for one in _LIBRARIES}, "owner": client.catalog.user() or getpass.getuser(),
+        "created_at": datetime.now(UTC), "comment": statement.comment or "",
+    }  # fmt: skip
 
 
 def _query(client: Client, text: str) -> DataFrame:
@@ -138,7 +182,11 @@ def _start(catalog: Catalog, name: Name, settings: Settings) -> training.Start |
         learned = Preprocess.from_json(catalog.files.read(f"{earlier.uri}/preprocess.json").decode())
         return training.Start(_weights(catalog, earlier), learned)
     if settings.base_model is not None:
-        return training.Start(_weights(catalog, catalog.find(catalog.qualified(parse_name(settings.base_model)))), None)
+        base = catalog.find(catalog.qualified(parse_name(settings.base_model)))
+        if base.task == IMPORTED:
+            expected = f"`{base.name}` was imported; a network of ours starts from one of ours."
+            raise error("DLSQL_OPTION_VALUE", option="base_model", value=repr(settings.base_model), expected=expected)
+        return training.Start(_weights(catalog, base), None)
     return None
 
 
@@ -213,11 +261,8 @@ def _version(
         namespace=str(statement.name.namespace), model=statement.name.model, version=0, run=run_id, status="ready",
         model_type=settings.model_type, task=settings.task, engine=engine, uri=uri, sha256=inference.digest(trained.files),
         bytes=sum(map(len, trained.files.values())), parameters=trained.parameters, inputs=ddl(trained.signature.inputs),
-        outputs=ddl(trained.signature.outputs), options={key: json.dumps(value, ensure_ascii=False) for key, value in statement.options},
-        statement=render(statement), query=str(statement.query), tables=client.bridge.tables_read(frame), seed=settings.seed,
-        rows_trained=trained.rows, loss=trained.loss, metrics=trained.metrics, seconds=trained.seconds,
-        libraries={one: library_version(one) for one in _LIBRARIES},
-        owner=client.catalog.user() or getpass.getuser(), created_at=datetime.now(UTC), comment=statement.comment or "",
+        outputs=ddl(trained.signature.outputs), query=str(statement.query), tables=client.bridge.tables_read(frame), seed=settings.seed,
+        rows_trained=trained.rows, loss=trained.loss, metrics=trained.metrics, seconds=trained.seconds, **_said(client, statement),
     )  # fmt: skip
 
 
@@ -226,6 +271,8 @@ _EXPLAINED = pa.schema([("part", pa.string()), ("name", pa.string()), ("detail",
 
 def _explain(client: Client, statement: ExplainCreateModel) -> DataFrame:
     create = _supported(replace(statement.create, name=client.catalog.qualified(statement.create.name)))
+    if _is_import(create):
+        return _explain_import(client, create)
     settings = options.read(create.options)
     client.catalog.check_name(create.name)
     start = _start(client.catalog, create.name, settings)
@@ -249,6 +296,21 @@ def _explain(client: Client, statement: ExplainCreateModel) -> DataFrame:
         ("network", "parameters", str(outline.parameters)),
         ("disk", "blocks on the executors", f"{found.rows * block_row / 1e6:.1f} MB"),
         ("memory", "state, each worker and the driver", f"{outline.parameters * 4 * 4 / 1e6:.1f} MB"),  # weights, gradients, two moments
+    ]
+    return local(client.spark, _EXPLAINED, [dict(zip(_EXPLAINED.names, one, strict=True)) for one in details])
+
+
+def _explain_import(client: Client, create: CreateModel) -> DataFrame:
+    client.catalog.check_name(create.name)
+    found = imported.read(client.catalog.files.read, options.read_import(create.options), create.inputs, create.outputs)
+    runs = {None: "any number of rows", 0: "one row, whose tensors are its own"}.get(found.graph.batch, f"{found.graph.batch} rows")
+    types = {one.name: one.type for one in (*found.signature.inputs, *found.signature.labels)}
+    details = [
+        ("plan", "model", f"{create.name}, {found.format}"),
+        ("plan", "engine", f"{found.engine}, a run takes {runs}"),
+        *(("feature", one.name, f"{types[one.name]}: {one.shown}") for one in found.graph.inputs),
+        *(("output", one.name, f"{types[one.name]}: {one.shown}") for one in found.graph.outputs),
+        ("network", "parameters", str(found.parameters)),
     ]
     return local(client.spark, _EXPLAINED, [dict(zip(_EXPLAINED.names, one, strict=True)) for one in details])
 

@@ -14,7 +14,7 @@ from dlsql import encoding, inference
 from dlsql.bridge import Bridge
 from dlsql.catalog import Catalog
 from dlsql.errors import did_you_mean, error, listed
-from dlsql.model import Argument, Field, Signature, Version, alike, match
+from dlsql.model import IMPORTED, Argument, Field, Signature, Version, alike, match
 from dlsql.quoting import identifier, literal
 from dlsql.terms import parse_name
 from udfs.rows import row_type
@@ -98,7 +98,10 @@ def bind(bindings: Bindings, bridge: Bridge, catalog: Catalog, question: Mapping
     version = _model(catalog, function, question["model"])
     signature = version.signature
     several = len(signature.labels) > 1
-    part = ANSWERS[function][1 if signature.task == "regression" and not several else 0]
+    if signature.task == IMPORTED:
+        part = "" if function == "predict_proba" else "label" if function != "ml_predict" and not several else "whole"
+    else:
+        part = str(ANSWERS[function][1 if signature.task == "regression" and not several else 0])
     if part == "map" and several:
         one = next((one.name for one in signature.labels if signature.task_of(one) == "classification"), None)
         hint = "" if one is None else f": ML_PREDICT(...).{identifier(one)}.probabilities"
@@ -108,9 +111,12 @@ def bind(bindings: Bindings, bridge: Bridge, catalog: Catalog, question: Mapping
         )
         raise error("DLSQL_ARGUMENTS", function=function.upper(), problem=problem)
     if not part:
-        problem = (
-            f"gives the probabilities of classes; `{version.full_name}` is a {version.model_type}, whose answer is a number. Use PREDICT."
+        is_model = (
+            "was imported, and answers with what its graph gives"
+            if signature.task == IMPORTED
+            else (f"is a {version.model_type}, whose answer is a number")
         )
+        problem = f"gives the probabilities of classes; `{version.full_name}` {is_model}. Use PREDICT."
         raise error("DLSQL_ARGUMENTS", function=function.upper(), problem=problem)
     arguments = tuple(Argument(one["name"], one["type"]) for one in question["arguments"])
     if not question["struct"]:  # whose fields have names of their own
@@ -120,12 +126,12 @@ def bind(bindings: Bindings, bridge: Bridge, catalog: Catalog, question: Mapping
         {"place": place, "cast": cast(arguments[place].type, wanted.type)} for place, wanted in zip(places, signature.inputs, strict=True)
     ]
     strict = ANSWERS[function][2]
-    if version.engine == inference.GROUPS:
+    if version.engine == inference.GROUPS or signature.task == IMPORTED:
         masked = needs_mask(question, inputs, strict)
         udf = bindings.udf(catalog, version, masked=masked, strict=strict)
         return bridge.bound(udf, {"masked": masked, "strict": strict, "inputs": inputs, "answer": part})
     packed = bindings.packed(catalog, version, strict=strict)
-    shown, kind = _shown(signature, str(part))
+    shown, kind = _shown(signature, part)
     plan = {"strict": strict, "inputs": inputs, "answer": shown, "type": kind, "told": f"{version.name}, {version.engine}"}
     return bridge.bound(packed.udf, plan, packed.encoder, packed.answers)
 
@@ -266,7 +272,7 @@ def _threshold(catalog: Catalog, version: Version, given: str | None) -> float:
     if version.task == "classification":
         classes = _learned(catalog, version).label.classes
     if classes is None or len(classes) != 2:
-        has = "is a regressor" if classes is None else f"has {len(classes)}"
+        has = f"has {len(classes)}" if classes is not None else "was imported" if version.task == IMPORTED else "is a regressor"
         expected = f"it is for classifiers of two classes, and `{version.full_name}` {has}."
         raise error("DLSQL_OPTION_VALUE", option="threshold", value=given, expected=expected)
     try:
@@ -332,6 +338,9 @@ def _ml_evaluate(spark: SparkSession, catalog: Catalog, constants: list[Any], ta
     _no_more("ML_EVALUATE", constants, tables, (1, 1), "ML_EVALUATE('model' [, TABLE(query)])")
     version = _model(catalog, "ML_EVALUATE", constants[0])
     signature = version.signature
+    if signature.task == IMPORTED:
+        hint = " Compare PREDICT with the label in SQL."
+        raise error("DLSQL_UNSUPPORTED", feature=f"ML_EVALUATE of an imported model, `{version.full_name}`,", hint=hint)
     named = {
         one.name: [f"{one.name}_{name}" if signature.others else name for name in _METRICS[signature.task_of(one)]]
         for one in signature.labels

@@ -12,7 +12,8 @@ from pyspark.sql.udf import UserDefinedFunction
 
 from dlsql.bridge import Files, scalar_arrow_udf
 from dlsql.errors import error
-from dlsql.model import Signature
+from dlsql.model import IMPORTED, Signature
+from udfs.graphs import predict_graph, predict_output
 from udfs.predict import predict, predict_label, predict_rows
 from udfs.score import predict_groups
 from udfs.spec import TENSORS, Bundle, Scoring, ValueScoring
@@ -20,7 +21,12 @@ from udfs.spec import TENSORS, Bundle, Scoring, ValueScoring
 GROUPS = "groups"  # the engine of a model with partition_cols
 
 # What of an artefact the workers need, by engine; of a large network its tensors, too.
-FILES = {"onnx": ("model.onnx", "preprocess.json"), GROUPS: ("groups.arrow",)}
+FILES = {
+    "onnx": ("model.onnx", "preprocess.json"),
+    "onnxruntime": ("model.onnx", "graph.json"),  # imported
+    "torch": ("model.pt", "graph.json"),  # imported
+    GROUPS: ("groups.arrow",),
+}
 
 
 def digest(artefact: Mapping[str, bytes]) -> str:
@@ -63,12 +69,16 @@ def scoring_udf(
     Raises:
         UnsupportedError: the model has several labels.
     """
+    scoring = Scoring(sha256, bundle, engine, signature.task, _threads(context), masked, strict)
+    name = "predict" if strict else "try_predict"
+    if signature.task == IMPORTED:
+        alone = not whole and not signature.others
+        function = partial(predict_output if alone else predict_graph, scoring)
+        return scalar_arrow_udf(function, spark_type(signature.answer_type if alone else signature.raw_type), name)
     if signature.others:
         raise error(
             "DLSQL_UNSUPPORTED", feature="predict_udf of a model with several labels", hint=" Use dlsql.predict, or PREDICT in SQL."
         )
-    scoring = Scoring(sha256, bundle, engine, signature.task, _threads(context), masked, strict)
-    name = "predict" if strict else "try_predict"
     if engine == GROUPS:
         inputs = tuple(field.name for field in signature.inputs)
         how = value_scoring(signature, inputs, whole=whole, masked=masked, strict=strict)

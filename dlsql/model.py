@@ -78,13 +78,16 @@ class Field:
     type: str
 
 
+IMPORTED = "imported"  # the task of a model whose answers are a graph's outputs as they are
+
+
 @dataclass(frozen=True, slots=True)
 class Signature:
     """What a model takes and what it answers."""
 
     inputs: tuple[Field, ...]
-    label: Field
-    task: str  # classification | regression
+    label: Field  # or an output of a graph
+    task: str  # classification | regression | imported
     others: tuple[Field, ...] = ()  # labels after the first
 
     @property
@@ -99,11 +102,15 @@ class Signature:
 
     def task_of(self, label: Field) -> str:
         """What it does with one of its labels."""
+        if self.task == IMPORTED:
+            return IMPORTED
         return label_task(self.task, label.type) if self.others else self.task
 
     @property
     def raw_type(self) -> str:
         """The Spark type of the whole answer: of several labels that of ML_PREDICT for each."""
+        if self.task == IMPORTED:
+            return _struct({one.name: one.type for one in self.labels})
         if self.others:
             wholes = {
                 one.name: _whole(one.type) if self.task_of(one) == "classification" else "struct<value:double>" for one in self.labels

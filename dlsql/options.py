@@ -1,5 +1,6 @@
 """Every option of CREATE MODEL in one table: name, what it takes, default, which kinds of model have it, and its line in the docs."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ LINEAR = ("linear_regressor", "logistic_classifier")
 DNN = ("dnn_classifier", "dnn_regressor")
 CLASSIFIERS = ("logistic_classifier", "dnn_classifier")
 KINDS = (*LINEAR, *DNN)
+IMPORT = "import"  # what stands for a kind where a model is imported
 # The same kinds under the names that BigQuery ML gives them.
 SYNONYMS = {"linear_reg": "linear_regressor", "logistic_reg": "logistic_classifier", "logistic_regressor": "logistic_classifier"}
 
@@ -116,6 +118,18 @@ def _weights(value: Any) -> tuple[tuple[str, float], ...]:
     return tuple((str(label), _number(0).read(weight)) for label, weight in value.items())
 
 
+def _numbers(value: Any) -> tuple[tuple[str, float], ...]:
+    if not isinstance(value, dict) or not value:
+        raise TypeError
+    return tuple((str(name), _number(-math.inf).read(number)) for name, number in value.items())
+
+
+def _names(value: Any) -> tuple[tuple[str, str], ...]:
+    if not isinstance(value, dict) or not value:
+        raise TypeError
+    return tuple((str(name), _text().read(of)) for name, of in value.items())
+
+
 Schedules = tuple[tuple[str, tuple[tuple[str, Any], ...]], ...]
 
 
@@ -154,6 +168,7 @@ def _kind(value: Any) -> str:
     return name
 
 
+_RESHAPE = "With a network of your own, or an import: the shape of a row's tensor."
 _LOSS = (
     "Loss by its name in torch.nn.functional: cross_entropy for classifiers, mse_loss for regressors. Or a function of your own, "
     "`package.module:function`, where spark.dlsql.allowed_modules names it."
@@ -174,7 +189,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("module", _text(), None, _MODULE, DNN),
     Option("module_args", Check("MAP(argument, value, ...)", _arguments), (), "Arguments of the factory in `module`, by name.", DNN),
     Option("architecture", _text(), None, "A network as Keras 3 writes it by to_json(); it runs no code.", DNN),
-    Option("reshape", Check("MAP(column, [size, ...], ...)", _shapes), (), "With a network of your own: the shape of a row's tensor.", DNN),
+    Option("reshape", Check("MAP(column, [size, ...], ...)", _shapes), (), _RESHAPE, (*DNN, IMPORT)),
     Option("standardize", _flag(), False, "With a network of your own: scale numbers as for the built-in ones.", DNN),
     Option("optimizer", _text(), "adam", "Any optimiser of torch.optim by name that steps on gradients alone."),
     Option("learn_rate", _number(0, open_low=True), 1e-3, "Learning rate of a step."),
@@ -217,8 +232,10 @@ OPTIONS: tuple[Option, ...] = (
     Option("checkpoint_every", _whole(1), 1, "Rounds between checkpoints."),
     Option("resume", _flag(), True, "Go on from the last checkpoint of the same statement over the same data."),
     Option("seed", _whole(0, (1 << 31) - 1), 42, "Same data, options, workers and seed give the same weights."),
-    Option("model_path", _text(), None, "Import: where the model file is."),
-    Option("format", _text(), None, "Import: the format of the model file."),
+    Option("model_path", _text(), None, "Where the model file is, for any file system that Spark reads.", (IMPORT,)),
+    Option("format", _one_of(("onnx", "torchscript")), None, "Of the model file; by default what its name ends in says.", (IMPORT,)),
+    Option("pad", Check("MAP(column, number, ...)", _numbers), (), "What arrays shorter than others are filled up with.", (IMPORT,)),
+    Option("lengths", Check("MAP(tensor, column, ...)", _names), (), "Tensors told the lengths of a column's arrays.", (IMPORT,)),
 )  # fmt: skip
 
 TABLE: Mapping[str, Option] = {option.name: option for option in OPTIONS}
@@ -278,6 +295,8 @@ class Settings:
     seed: int
     model_path: str | None
     format: str | None
+    pad: tuple[tuple[str, float], ...]
+    lengths: tuple[tuple[str, str], ...]
 
     @property
     def task(self) -> str:
@@ -347,6 +366,25 @@ def read(options: Options) -> Settings:
     return Settings(**values)
 
 
+def read_import(options: Options) -> Settings:
+    """The options of CREATE MODEL that imports a model. Raises what `read` raises.
+
+    >>> read_import((("model_path", "m.onnx"), ("pad", {"x": 0}))).pad
+    (('x', 0.0),)
+    >>> read_import((("model_path", "m.onnx"), ("dropout", 0.1)))
+    Traceback (most recent call last):
+    dlsql.errors.OptionError: [DLSQL_UNKNOWN_OPTION] `dropout` is not an option of an import ... SQLSTATE: 22023
+    """
+    known = [option.name for option in OPTIONS if IMPORT in option.kinds]
+    values = {option.name: option.default for option in OPTIONS}
+    for name, value in options:
+        if name not in known:
+            hint = did_you_mean(name, known) or f" It takes {', '.join(known)}."
+            raise error("DLSQL_UNKNOWN_OPTION", option=name, where="an import (model_path)", hint=hint)
+        values[name] = _read_one(TABLE[name], value)
+    return Settings(**values)
+
+
 def read_for_group(model_type: Any, label: str, options: Options) -> Settings:
     """The options of TRAIN, which has some of CREATE MODEL's. Raises what `read` raises.
 
@@ -356,8 +394,8 @@ def read_for_group(model_type: Any, label: str, options: Options) -> Settings:
     Traceback (most recent call last):
     dlsql.errors.OptionError: [DLSQL_UNKNOWN_OPTION] `num_workers` is not an option of TRAIN. SQLSTATE: 22023
     """
-    apart = ("model_type", "input_label_cols", "partition_cols", "model_path", "format", *SHARED)
-    known = [name for name in TABLE if name not in apart]
+    apart = ("model_type", "input_label_cols", "partition_cols", *SHARED)
+    known = [name for name in TABLE if name not in apart and TABLE[name].kinds != (IMPORT,)]
     for name, _ in options:
         if name not in known:
             raise error("DLSQL_UNKNOWN_OPTION", option=name, where="TRAIN", hint=did_you_mean(name, known))

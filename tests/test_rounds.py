@@ -188,7 +188,7 @@ def test_where_rounds_are_cut_does_not_change_the_weights(spark: SparkSession, m
         (2, {"sync_every": 1, "max_steps": 100}),
         (1, {"early_stop": True, "min_rel_progress": 0.2}),
         (2, {"early_stop": True, "min_rel_progress": 0.2, "sync_every": 1000}),
-        (2, {"max_score": 0.95}),
+        (2, {"max_score": 0.95, "learn_rate": 0.01}),
         (2, {"lr_schedule": "ReduceLROnPlateau"}),
     ],
     ids=lambda value: ", ".join(map(str, value)) if isinstance(value, dict) else str(value),

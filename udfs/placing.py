@@ -7,7 +7,17 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from udfs.spec import Shared
+from udfs.spec import Scoring, Shared
+
+
+def placed_files(scoring: Scoring) -> tuple[Mapping[str, bytes], Path | None]:
+    """The files of a model; of a large one the folder that holds them all, too, where this host has one."""
+    files: Mapping[str, bytes] = scoring.bundle.files.value
+    large = scoring.bundle.large
+    if large is None:
+        return files, None
+    folder = placed(large, scoring.sha256, files)
+    return (files if folder else {**files, **large.value}), folder
 
 
 def placed(large: Shared, key: str, files: Mapping[str, bytes]) -> Path | None:

@@ -1,7 +1,7 @@
 """One batch: the columns of a batch -> its answers. Bound by the driver with functools.partial to a Scoring."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from udfs import engines, preprocess, rows, tensors
 from udfs.errors import ScoringError
-from udfs.placing import placed
+from udfs.placing import placed_files
 from udfs.spec import Label, Preprocess, Scoring
 from udfs.worker import settle
 
@@ -83,11 +83,7 @@ def predict_label(scoring: Scoring, *columns: pa.Array) -> pa.Array:
 
 def _load(scoring: Scoring) -> _Loaded:
     if scoring.sha256 not in _LOADED:
-        files: Mapping[str, bytes] = scoring.bundle.files.value
-        large = scoring.bundle.large
-        folder = None if large is None else placed(large, scoring.sha256, files)
-        if large is not None and folder is None:
-            files = {**files, **large.value}
+        files, folder = placed_files(scoring)
         learned = Preprocess.from_json(files["preprocess.json"].decode())
         _LOADED[scoring.sha256] = _Loaded(learned, engines.load(scoring.engine, files, scoring.threads, folder), rows.row_type(learned))
         settle()

@@ -253,6 +253,59 @@ class GroupTraining:
         return self.split in ("custom", "seq")
 
 
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """What a graph takes of a row, or gives for it."""
+
+    name: str  # of the column
+    tensor: str  # of the graph's own
+    dtype: str  # as numpy names it
+    shape: tuple[int | None, ...]  # of a row; None: any size
+    pad: float | None = None  # what rows that are shorter than others are filled up with, where they may be
+
+    @property
+    def is_open(self) -> bool:
+        """Whether rows differ in size."""
+        return None in self.shape
+
+    @property
+    def fixed(self) -> int:
+        """The elements of a row, or of one step of what has any number of them."""
+        return math.prod(size for size in self.shape if size is not None)
+
+    @property
+    def is_scalar(self) -> bool:
+        """Whether a row of it is one value."""
+        return not self.is_open and self.fixed == 1
+
+    @property
+    def shown(self) -> str:
+        """For messages."""
+        return f"{self.dtype} [{', '.join('any' if size is None else str(size) for size in self.shape)}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A network that was imported: which columns feed it, and which leave it."""
+
+    inputs: tuple[Tensor, ...]  # in the order of the columns
+    outputs: tuple[Tensor, ...]
+    batch: int | None  # rows that a run takes: None for any number, 0 for one whose tensors are not divided into rows
+    lengths: tuple[tuple[str, str], ...] = ()  # tensors that are told how long the rows of another one are
+    lengths_dtype: str = "int64"
+
+    def to_json(self) -> str:
+        """The form in the model store."""
+        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Graph":
+        """The inverse of `to_json`."""
+        read = json.loads(text)
+        inputs, outputs = (tuple(Tensor(**{**one, "shape": tuple(one["shape"])}) for one in read[side]) for side in ("inputs", "outputs"))
+        return cls(inputs, outputs, read["batch"], tuple((name, of) for name, of in read["lengths"]), read["lengths_dtype"])
+
+
 class Shared(Protocol):
     """A value that every executor fetches once: Spark's broadcast variable, seen without importing pyspark."""
 

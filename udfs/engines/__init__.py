@@ -1,4 +1,4 @@
-"""The engines that run a network, one module each, with the same function: load(files, threads, folder) -> Predictor."""
+"""The engines that run a network, one module each: load(...) -> Predictor of a network that was trained here, run(...) -> Runner of any."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -17,6 +17,22 @@ class Predictor(Protocol):
         ...
 
 
+class Runner(Protocol):
+    """A loaded graph of any tensors."""
+
+    def __call__(self, feed: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """Tensors by their names, in the graph's order -> its outputs in theirs."""
+        ...
+
+
+def runner(engine: str, files: Mapping[str, bytes], threads: int, folder: Path | None = None) -> Runner:
+    """The graph of an artefact that was imported, see `load`."""
+    loader: Callable[[Mapping[str, bytes], int, Path | None], Any] = import_module(_RUNNERS[engine]).run
+    made: Runner = loader(files, threads, folder)
+    return made
+
+
+_RUNNERS = {"onnxruntime": "udfs.engines.onnx", "torch": "udfs.engines.torchscript"}
 _MODULES = {"onnx": "udfs.engines.onnx"}
 
 

@@ -10,12 +10,33 @@ import numpy.typing as npt
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read at import; without it ONNX Runtime 1.29+ writes to the home and phones home
 import onnxruntime
 
-from udfs.engines import Predictor
+from udfs.engines import Predictor, Runner
 from udfs.spec import TENSORS
 
 
 def load(files: Mapping[str, bytes], threads: int, folder: Path | None = None) -> Predictor:
-    """A session on `threads` threads. The graph's inputs are among `dense` and `codes`; an input of no columns is left out of it.
+    """As `run`, of a graph whose inputs are among `dense` and `codes`; an input of no columns is left out of it."""
+    session = _session(files, threads, folder)
+    names = {given.name for given in session.get_inputs()}
+
+    def predict(dense: npt.NDArray[np.float32], codes: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        if not len(dense):  # a batch of nothing but NULLs: operators divide by the number of rows, and end the process
+            return predict(np.zeros((1, dense.shape[1]), np.float32), np.zeros((1, codes.shape[1]), np.int64))[:0]
+        feed = {name: array for name, array in (("dense", dense), ("codes", codes)) if name in names}
+        outputs: npt.NDArray[np.float32] = session.run(None, feed)[0]
+        return outputs
+
+    return predict
+
+
+def run(files: Mapping[str, bytes], threads: int, folder: Path | None = None) -> Runner:
+    """A session on `threads` threads."""
+    session = _session(files, threads, folder)
+    return lambda feed: list(session.run(None, dict(feed)))
+
+
+def _session(files: Mapping[str, bytes], threads: int, folder: Path | None) -> onnxruntime.InferenceSession:
+    """A session on `threads` threads.
 
     Tensors in a folder are mapped, and processes share their pages. They stay as they are: what ONNX Runtime would make of the weights of
     a layer to multiply them faster, each process would keep for itself.
@@ -31,14 +52,4 @@ def load(files: Mapping[str, bytes], threads: int, folder: Path | None = None) -
     elif TENSORS in files:
         options.add_external_initializers_from_files_in_memory([TENSORS], [files[TENSORS]], [len(files[TENSORS])])
     graph = files["model.onnx"] if folder is None else str(folder / "model.onnx")
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    names = {given.name for given in session.get_inputs()}
-
-    def predict(dense: npt.NDArray[np.float32], codes: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        if not len(dense):  # a batch of nothing but NULLs: operators divide by the number of rows, and end the process
-            return predict(np.zeros((1, dense.shape[1]), np.float32), np.zeros((1, codes.shape[1]), np.int64))[:0]
-        feed = {name: array for name, array in (("dense", dense), ("codes", codes)) if name in names}
-        outputs: npt.NDArray[np.float32] = session.run(None, feed)[0]
-        return outputs
-
-    return predict
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,28 @@
+"""PyTorch: the TorchScript program `model.pt` of an artefact."""
+
+import io
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from udfs.engines import Runner
+
+
+def run(files: Mapping[str, bytes], threads: int, folder: Path | None = None) -> Runner:
+    """The program on `threads` threads; tensors enter in their order, as its forward takes them."""
+    torch.set_num_threads(threads)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch would have its newer format; this one is what models are passed on in
+        module = torch.jit.load(io.BytesIO(files["model.pt"]), map_location="cpu").eval()
+
+    def outputs(feed: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        with torch.inference_mode():
+            given = module(*(torch.from_numpy(np.array(array)) for array in feed.values()))
+        return [one.numpy() for one in (given if isinstance(given, tuple | list) else (given,))]
+
+    return outputs

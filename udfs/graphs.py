@@ -1,0 +1,233 @@
+"""One batch of an imported network: the columns of the batch -> the tensors that its graph takes -> columns of what it gives."""
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from udfs import engines
+from udfs.errors import ScoringError
+from udfs.placing import placed_files
+from udfs.spec import Graph, Scoring, Tensor
+from udfs.worker import settle
+
+Array = npt.NDArray[Any]
+Mask = npt.NDArray[np.bool_]
+
+_AT_ONCE = 64 << 20  # bytes of tensors that go through a graph at once
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    graph: Graph
+    run: engines.Runner
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A column as the numbers of one of the graph's tensors, row after row."""
+
+    values: Array  # of the rows that hold any
+    starts: npt.NDArray[np.int64]  # [rows]
+    lengths: npt.NDArray[np.int64]  # [rows]
+    absent: Mask  # NULL, or with a NULL in it
+    misfit: Mask  # of a number of elements that the tensor cannot have
+
+
+_LOADED: OrderedDict[str, _Loaded] = OrderedDict()  # by content, the least used goes first
+_KEPT = 8
+
+
+def predict_graph(scoring: Scoring, *columns: pa.Array) -> pa.Array:
+    """Scores a batch.
+
+    Args:
+        scoring: the model, and how to score.
+        columns: the mask where `scoring.masked`, then one array for each input of the graph, in its order.
+
+    Returns:
+        STRUCT of the graph's outputs; NULL where the mask is False, an input is NULL or holds one, or it does not fit and scoring is not
+        strict.
+
+    Raises:
+        ScoringError: a row does not fit, or the engine fails on it.
+    """
+    model = _load(scoring)
+    graph = model.graph
+    scored = np.ones(len(columns[0]), dtype=bool)
+    if scoring.masked:
+        scored, columns = np.asarray(pc.fill_null(columns[0], False), dtype=bool), columns[1:]
+    if len(columns) != len(graph.inputs):
+        raise ScoringError(f"Got {len(columns)} columns; the model takes {', '.join(one.name for one in graph.inputs)}.")
+    given = [_column(tensor, column) for tensor, column in zip(graph.inputs, columns, strict=True)]
+    for one in given:
+        scored &= ~one.absent
+    for tensor, one in zip(graph.inputs, given, strict=True):
+        if scoring.strict and (one.misfit & scored).any():
+            found = int(one.lengths[int(np.argmax(one.misfit & scored))])
+            raise ScoringError(f"`{tensor.name}` holds {found} elements a row; the model takes {tensor.shown}.")
+        scored &= ~one.misfit
+    places, pieces, count = np.full(len(scored), -1), [pa.nulls(0, _type(graph))], 0
+    for rows in _alike(graph, given, np.flatnonzero(scored)):
+        pieces.append(_struct(graph, _outputs(model, given, rows)))
+        places[rows] = count + np.arange(len(rows))
+        count += len(rows)
+    return pa.concat_arrays(pieces).take(pa.array(places, mask=places < 0))
+
+
+def predict_output(scoring: Scoring, *columns: pa.Array) -> pa.Array:
+    """Scores a batch with a graph of one output, and gives that alone; see `predict_graph`."""
+    return pc.struct_field(predict_graph(scoring, *columns), [0])  # NULL where the struct is
+
+
+def _load(scoring: Scoring) -> _Loaded:
+    if scoring.sha256 not in _LOADED:
+        files, folder = placed_files(scoring)
+        graph = Graph.from_json(files["graph.json"].decode())
+        _LOADED[scoring.sha256] = _Loaded(graph, engines.runner(scoring.engine, files, scoring.threads, folder))
+        settle()
+        while len(_LOADED) > _KEPT:
+            _LOADED.popitem(last=False)
+    _LOADED.move_to_end(scoring.sha256)
+    return _LOADED[scoring.sha256]
+
+
+def _column(tensor: Tensor, column: pa.Array) -> _Column:
+    absent: Mask = np.asarray(pc.is_null(column), dtype=bool)
+    if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+        size = np.dtype(tensor.dtype).itemsize
+        sizes = np.asarray(pc.fill_null(pc.binary_length(column), 0), dtype=np.int64)
+        whole = sizes % size == 0
+        lengths = np.where(whole, sizes // size, -1)
+        values = _bytes(column.filter(pa.array(whole & ~absent))).view(tensor.dtype)
+    elif pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        lengths = np.asarray(pc.fill_null(pc.list_value_length(column), 0), dtype=np.int64)
+        elements = column.flatten()  # honours offsets and slices, and drops NULL lists
+        if elements.null_count:
+            absent[np.asarray(pc.list_parent_indices(column))[np.asarray(pc.is_null(elements), dtype=bool)]] = True
+        values = _numbers(elements)
+    else:
+        lengths, values = np.where(absent, 0, 1), _numbers(column.drop_null())
+    taken = np.where(absent & (lengths < 0), 0, np.maximum(lengths, 0))
+    if tensor.is_open:
+        misfit = (lengths < 0) | (lengths % max(tensor.fixed, 1) != 0) | ((lengths == 0) & (tensor.pad is None))
+    else:
+        misfit = lengths != tensor.fixed
+    return _Column(values.astype(tensor.dtype, copy=False), np.cumsum(taken) - taken, lengths, absent, misfit & ~absent)
+
+
+def _numbers(column: pa.Array) -> Array:
+    if pa.types.is_decimal(column.type):
+        column = column.cast(pa.float64())
+    return np.asarray(pc.fill_null(column, False if pa.types.is_boolean(column.type) else 0).to_numpy(zero_copy_only=False))
+
+
+def _bytes(column: pa.Array) -> npt.NDArray[np.uint8]:
+    """The bytes of all values of a BINARY column without NULLs, one after the other; of its own, where they begin on odd addresses."""
+    column = column.cast(pa.large_binary())
+    _, offsets, data = column.buffers()
+    if not len(column) or data is None:
+        return np.zeros(0, np.uint8)
+    ends = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
+    return np.frombuffer(data, np.uint8, int(ends[-1] - ends[0]), int(ends[0])).copy()
+
+
+def _alike(graph: Graph, given: list[_Column], rows: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
+    """Rows whose tensors have the same shape: those of other lengths never meet, unless they may be padded."""
+    free = [one.lengths[rows] for tensor, one in zip(graph.inputs, given, strict=True) if tensor.is_open and tensor.pad is None]
+    if not len(rows):
+        return
+    if not free:
+        yield rows
+        return
+    _, which = np.unique(np.stack(free), axis=1, return_inverse=True)
+    order = np.argsort(which.ravel(), kind="stable")
+    yield from np.split(rows[order], np.flatnonzero(np.diff(which.ravel()[order])) + 1)
+
+
+def _outputs(model: _Loaded, given: list[_Column], rows: npt.NDArray[np.int64]) -> list[list[pa.Array]]:
+    """Rows of the same shape -> what the graph gives for them, in pieces of any length."""
+    graph = model.graph
+    widths = [one.lengths[rows].max() * np.dtype(tensor.dtype).itemsize for tensor, one in zip(graph.inputs, given, strict=True)]
+    most = max(1, _AT_ONCE // max(int(sum(widths)), 1)) if graph.batch is None else graph.batch or 1
+    pieces = []
+    for at in range(0, len(rows), most):
+        chunk = rows[at : at + most]
+        # A graph of a fixed number of rows is given its last one again and again.
+        full = chunk if not graph.batch else np.concatenate([chunk, np.repeat(chunk[-1:], graph.batch - len(chunk))])
+        feed = {tensor.tensor: _tensor(tensor, one, full) for tensor, one in zip(graph.inputs, given, strict=True)}
+        for tensor, of in graph.lengths:
+            place = next(i for i, one in enumerate(graph.inputs) if one.tensor == of)
+            feed[tensor] = (given[place].lengths[full] // max(graph.inputs[place].fixed, 1)).astype(graph.lengths_dtype)
+        if graph.batch == 0:
+            feed = {name: np.asarray(array[0]) for name, array in feed.items()}
+        found = _run(model, feed)
+        if graph.batch == 0:
+            found = [array[None] for array in found]
+        pieces.append([_arrow(tensor, array, len(chunk), len(full)) for tensor, array in zip(graph.outputs, found, strict=True)])
+    return pieces
+
+
+def _run(model: _Loaded, feed: Mapping[str, Array]) -> list[Array]:
+    try:
+        return model.run(feed)
+    except Exception as e:  # an engine's errors have no end of kinds
+        shapes = ", ".join(f"{name} {array.dtype} {[*array.shape]}" for name, array in feed.items())
+        raise ScoringError(f"The model fails on {shapes}: {str(e).splitlines()[0]:.300}") from e
+
+
+def _tensor(tensor: Tensor, one: _Column, rows: npt.NDArray[np.int64]) -> Array:
+    """The rows of a column as a tensor [rows, *shape]; what is short is padded."""
+    lengths, starts = one.lengths[rows], one.starts[rows]
+    longest = int(lengths.max())
+    if tensor.pad is None and (np.diff(starts) == longest).all():
+        flat = one.values[int(starts[0]) : int(starts[0]) + longest * len(rows)]  # no copy
+    else:
+        places = starts[:, None] + np.arange(longest)
+        there = np.arange(longest) < lengths[:, None]
+        flat = np.full(places.shape, tensor.pad or 0, one.values.dtype)
+        flat[there] = one.values[places[there]]
+    shape = [(longest // max(tensor.fixed, 1)) if size is None else size for size in tensor.shape]
+    return flat.reshape(len(rows), *shape)
+
+
+_WIDER = {"float16": "float32", "uint8": "int16", "uint16": "int32", "uint32": "int64", "uint64": "int64"}
+
+
+def _arrow(tensor: Tensor, array: Array, rows: int, given: int) -> pa.Array:
+    """What the graph gives for its rows, `given` of them -> a column of the first ones, nested as deep as the tensor is."""
+    array = np.asarray(array)
+    if array.ndim == 0 or len(array) != given:
+        raise ScoringError(f"The model gives `{tensor.name}` {[*array.shape]} for {given} rows: it does not keep rows apart.")
+    array = np.ascontiguousarray(array[:rows])
+    if tensor.is_scalar:
+        array = array.reshape(rows)
+    elif array.ndim - 1 != len(tensor.shape):
+        raise ScoringError(f"The model gives `{tensor.name}` {[*array.shape]}; it said {tensor.shown} a row.")
+    flat = pa.array(array.reshape(-1).astype(_WIDER.get(str(array.dtype), array.dtype), copy=False))
+    for size in array.shape[:0:-1]:
+        offsets = np.arange(0, len(flat) + 1, size, dtype=np.int32) if size else np.zeros(math.prod(array.shape[:-1]) + 1, np.int32)
+        flat = pa.ListArray.from_arrays(pa.array(offsets), flat)
+    return flat.cast(_kind(tensor))
+
+
+def _kind(tensor: Tensor) -> pa.DataType:
+    kind = pa.from_numpy_dtype(np.dtype(_WIDER.get(tensor.dtype, tensor.dtype)))
+    for _ in () if tensor.is_scalar else tensor.shape:
+        kind = pa.list_(kind)
+    return kind
+
+
+def _type(graph: Graph) -> pa.DataType:
+    return pa.struct([(one.name, _kind(one)) for one in graph.outputs])
+
+
+def _struct(graph: Graph, pieces: list[list[pa.Array]]) -> pa.Array:
+    columns = [pa.concat_arrays(parts) for parts in zip(*pieces, strict=True)]
+    return pa.StructArray.from_arrays(columns, fields=list(_type(graph)))
