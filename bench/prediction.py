@@ -156,7 +156,12 @@ def batch_udf(graph: bytes, width: int | None = None, outputs: int = 1) -> Calla
             found = session.run(None, {name: inputs.astype("float32")})[0]
             return found[:, 0].astype("float64") if outputs == 1 else found.argmax(axis=1).astype("int64")
 
-        return predict
+        if width is not None:
+            return predict
+        import numpy as np
+
+        given = ", ".join(f"c{i}" for i in range(COLUMNS))  # it reads off the signature how many columns there are
+        return eval(f"lambda {given}: predict(stack(({given}), axis=1))", {"predict": predict, "stack": np.stack})
 
     kind = DoubleType() if outputs == 1 else LongType()
     return predict_batch_udf(make, return_type=kind, batch_size=10_000, input_tensor_shapes=width and [[width]])

@@ -22,7 +22,7 @@ SPLITS = ("auto_split", "random", "custom", "seq", "no_split")
 # What a network for each group (partition_cols, TRAIN) does without: it is the built-in one, trained anew, whole, in one task.
 SHARED = (
     "warm_start", "base_model", "freeze", "sync_every", "outer_learn_rate", "outer_momentum", "num_workers", "checkpoint_every", "resume",
-    "transport", "mixed_precision", "min_loss", "max_steps", "max_score", "max_seconds",
+    "transport", "quantization", "mixed_precision", "min_loss", "max_steps", "max_score", "max_seconds",
     "module", "module_args", "architecture", "reshape", "standardize",
 )  # fmt: skip
 ACTIVATIONS = ("relu", "relu6", "elu", "selu", "gelu", "silu", "tanh", "sigmoid", "leaky_relu")
@@ -168,6 +168,7 @@ def _kind(value: Any) -> str:
     return name
 
 
+_QUANTIZATION = "What the finished network is kept in: int8 is a quarter of the bytes, and metrics['..._float32'] says what it was before."
 _RESHAPE = "With a network of your own, or an import: the shape of a row's tensor."
 _LOSS = (
     "Loss by its name in torch.nn.functional: cross_entropy for classifiers, mse_loss for regressors. Or a function of your own, "
@@ -227,6 +228,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("outer_learn_rate", _number(0, open_low=True), 1.0, "Rate of the step from the last state to the workers' average (DiLoCo)."),
     Option("outer_momentum", _number(0, 1, open_high=True), 0.0, "Nesterov momentum of that step; 0 at a rate of 1 is plain averaging."),
     Option("transport", _one_of(("float32", "bfloat16")), "float32", "What workers tell one another: bfloat16 is half the bytes."),
+    Option("quantization", _one_of(("none", "int8")), "none", _QUANTIZATION),
     Option("mixed_precision", _flag(), False, "Compute a step in bfloat16 where torch.autocast does; parameters stay float32."),
     Option("num_workers", _whole(1, 10_000), None, "Parallel tasks a round; chosen from rows, batch size and cores by default."),
     Option("checkpoint_every", _whole(1), 1, "Rounds between checkpoints."),
@@ -288,6 +290,7 @@ class Settings:
     outer_learn_rate: float
     outer_momentum: float
     transport: str
+    quantization: str
     mixed_precision: bool
     num_workers: int | None
     checkpoint_every: int

@@ -202,7 +202,7 @@ def test_one_call_serves_all_functions_over_the_same_tensors(spark: SparkSession
     both = rows.select(F.expr("predict('m', x)[1] AS a"), F.expr("ml_predict('m', x).y[0] AS b"))
     assert both._jdf.queryExecution().executedPlan().toString().count("pythonUDF0#") >= 2
     assert both._jdf.queryExecution().executedPlan().toString().count("pythonUDF1#") == 0
-    assert both.where("a > 5").count() == 56
+    assert both.where("a > 5").count() == 72
 
 
 def test_a_file_beside_the_model_holds_its_large_tensors(spark: SparkSession, database: str, tmp_path: Path) -> None:

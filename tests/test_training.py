@@ -8,6 +8,8 @@ import pytest
 from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 
+from examples.datasets import path
+
 LINEAR = "model_type = 'linear_regressor', max_iterations = 1"
 CLASSES = "model_type = 'logistic_classifier', max_iterations = 1"
 
@@ -271,3 +273,27 @@ def test_a_network_that_no_graph_holds_is_refused_before_it_trains(spark: SparkS
     query = "SELECT id AS x, id * 2 AS label FROM range(100)"
     with pytest.raises(AnalysisException, match=r"A network of 4,295,\d{3},\d{3} parameters is not supported yet\. A model is kept as one"):
         train(spark, "model_type = 'dnn_regressor', hidden_units = [65536, 65536]", query)
+
+
+def test_int8_is_measured_and_answers_the_same_at_any_batching(spark: SparkSession) -> None:
+    spark.read.parquet(str(path("digits"))).createOrReplaceTempView("images")
+    options = "model_type = 'dnn_classifier', hidden_units = [512, 256], max_iterations = 3, early_stop = false"
+    train(spark, options, "SELECT * FROM images", "whole")
+    row = train(spark, f"{options}, quantization = 'int8'", "SELECT * FROM images", "short")
+    metrics = row["metrics"]
+    assert metrics["accuracy_float32"] > 0.9
+    assert abs(metrics["accuracy"] - metrics["accuracy_float32"]) <= 0.005
+    sizes = {
+        one["model"]: one["bytes"] for one in spark.sql("SELECT model, max(bytes) AS bytes FROM dlsql.models GROUP BY model").collect()
+    }
+    whole, short = (sizes[one] for one in ("whole", "short"))
+    assert short < whole
+    answers = []
+    for batch in ("3", "10000"):
+        spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", batch)
+        found = spark.sql("SELECT label, ml_predict('short', image) AS p FROM images LIMIT 200").collect()
+        answers.append([tuple(one["p"].probabilities) for one in found])
+    spark.conf.unset("spark.sql.execution.arrow.maxRecordsPerBatch")
+    assert answers[0] == answers[1]
+    right = spark.sql("SELECT avg(int(predict('short', image) = label)) FROM images").collect()[0][0]
+    assert right > 0.9

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from udfs import networks
 from udfs.batches import Batch, Block, as_batch, batches, parts, seed_of
+from udfs.engines import Predictor, load
 from udfs.losses import backward, clip, measured
 from udfs.metrics import Evaluated, loss, metrics
 from udfs.schedules import optimizer
@@ -364,6 +366,33 @@ def evaluate(steps: LocalSteps, state: Shared, held_out: bool, gpus: Gpus, block
     device = device_of(gpus())
     module = network(steps.network, state.value).to(device)
     yield from _evaluated(steps, module, device, (block for block in blocks if block[1] == held_out))
+
+
+def evaluate_graph(steps: LocalSteps, files: Shared, held_out: bool, blocks: Iterable[Block]) -> Iterator[Evaluated]:
+    """As `evaluate`, of the network that an artefact's files hold, run as predictions are."""
+    settle()
+    yield from _evaluated(steps, _Graph(load("onnx", files.value, steps.threads)), CPU, (block for block in blocks if block[1] == held_out))
+
+
+class _Graph(nn.Module):
+    """A network that an engine runs, to who would call a module."""
+
+    def __init__(self, run: Predictor) -> None:
+        super().__init__()
+        self._run = run
+
+    def forward(self, dense: Tensor, codes: Tensor) -> Tensor:
+        return torch.from_numpy(self._run(dense.numpy(), codes.numpy()))
+
+
+def sample(steps: LocalSteps, rows: int, blocks: Iterable[Block]) -> Iterator[tuple[int, npt.NDArray[np.float32], npt.NDArray[np.int64]]]:
+    """A worker's first rows to train on, whose order follows from their content: worker, dense and codes [rows, n]."""
+    left = rows
+    for block in blocks:
+        if left and not block[1]:
+            batch = as_batch(steps, block)
+            yield block[0], batch.dense[:left].numpy(), batch.codes[:left].numpy()
+            left -= min(left, block[2])
 
 
 def _evaluated(steps: LocalSteps, module: nn.Module, device: torch.device, blocks: Iterable[Block]) -> Iterator[Evaluated]:

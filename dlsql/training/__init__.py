@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from pyspark import SparkContext
 from pyspark.sql import DataFrame
 
 from dlsql.bridge import Bridge, Files
@@ -20,13 +21,14 @@ from dlsql.model import Field, RoundInfo, Signature, label_task
 from dlsql.options import Settings
 from dlsql.training import checkpoint, own
 from dlsql.training.background import behind
-from dlsql.training.jobs import described
+from dlsql.training.jobs import described, evaluate_files, first_rows
 from dlsql.training.pack import Blocks, local_batch, pack_rows, workers
 from dlsql.training.profile import Columns, Profile, columns, profile
 from dlsql.training.rounds import Plan, run
+from udfs import metrics
 from udfs.preprocess import dense_width
 from udfs.schedules import LOSSES, Schedule, learning_rate, optimizers, rate_factor, schedules
-from udfs.spec import Code, LocalSteps, NetworkSpec, Preprocess
+from udfs.spec import TENSORS, Code, LocalSteps, NetworkSpec, Preprocess
 from udfs.state import State
 from udfs.train import initial_state
 
@@ -112,12 +114,16 @@ def train(frame: DataFrame, job: Job) -> Trained:
         save = partial(checkpoint.save, files, folder) if files else lambda last: None
         with behind() as write:
             best, progress = run(context, blocks, plan, state, last, job.on_round, save, write)
+        artefact, measured = _artefact(spec, best, learned), dict(progress.best_metrics)
+        if job.settings.quantization != "none":
+            with described(context, f"{job.title}: in {job.settings.quantization}"):
+                artefact, measured = _quantized(context, blocks, steps, artefact, learned, measured)
     finally:
         blocks.free()
     spread = {"rows_skipped": float(outline.found.skipped)} if outline.found.skipped else {}
     return Trained(
-        _artefact(spec, best, learned), signature(learned), outline.parameters, outline.found.rows, progress.best_loss,
-        {**progress.best_metrics, **spread}, tuple(progress.rounds), time.perf_counter() - began, folder,
+        artefact, signature(learned), outline.parameters, outline.found.rows, progress.best_loss,
+        {**measured, **spread}, tuple(progress.rounds), time.perf_counter() - began, folder,
     )  # fmt: skip
 
 
@@ -286,6 +292,28 @@ def _artefact(spec: NetworkSpec, state: State, learned: Preprocess) -> dict[str,
         "network.json": json.dumps(spec.described()).encode(),
         "weights.npz": _npz(weights),
     }
+
+
+_CALIBRATED_ROWS = 1_000
+
+
+def _quantized(
+    context: SparkContext,
+    blocks: Blocks,
+    steps: LocalSteps,
+    artefact: Mapping[str, bytes],
+    learned: Preprocess,
+    before: Mapping[str, float],
+) -> tuple[dict[str, bytes], dict[str, float]]:  # fmt: skip
+    """The artefact with its network in int8, and the metrics of that beside what those of the float32 one were."""
+    if TENSORS in artefact:
+        hint = f" This network has {sum(map(len, artefact.values())) / 2**20:.0f} MB; leave `quantization` out."
+        raise error("DLSQL_UNSUPPORTED", feature="int8 of a network of more than 16 MB", hint=hint)
+    graph = onnx.quantized(artefact["model.onnx"], *first_rows(blocks, steps, _CALIBRATED_ROWS))
+    files = {**artefact, "model.onnx": graph}
+    has_held_out = any(held_out for _, held_out in blocks.rows)
+    found = metrics.metrics(evaluate_files(context, blocks, steps, files, held_out=has_held_out), learned.labels)
+    return files, {**found, **{f"{name}_float32": value for name, value in before.items() if name in found}}
 
 
 def _npz(state: State) -> bytes:

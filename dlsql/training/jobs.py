@@ -1,12 +1,14 @@
 """One Spark job: its tasks train a round, or several, from the state before it; what they tell becomes the state after each."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter, itemgetter
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from pyspark import RDD, Broadcast, SparkContext
 
 from dlsql.bridge import patience
@@ -15,7 +17,21 @@ from udfs.metrics import Evaluated
 from udfs.spec import LocalSteps
 from udfs.state import PIECE, Piece, Shares, State, cut, joined, merged, numbered
 from udfs.sync import address_book
-from udfs.train import Gpus, Seated, Task, Told, Trained, alone, evaluate, half_step, no_seat, stepped_out, train_rounds
+from udfs.train import (
+    Gpus,
+    Seated,
+    Task,
+    Told,
+    Trained,
+    alone,
+    evaluate,
+    evaluate_graph,
+    half_step,
+    no_seat,
+    sample,
+    stepped_out,
+    train_rounds,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +74,23 @@ def evaluate_all(context: SparkContext, blocks: Blocks, steps: LocalSteps, state
     """What the workers count on their rows that are held out, or on those that are not."""
     with shared(context, state) as shares:
         return blocks.rdd.mapPartitions(partial(evaluate, steps, shares, held_out, _gpus())).collect()
+
+
+def evaluate_files(
+    context: SparkContext, blocks: Blocks, steps: LocalSteps, files: Mapping[str, bytes], *, held_out: bool
+) -> list[Evaluated]:
+    """As `evaluate_all`, of the network that an artefact's files hold."""
+    sent = context.broadcast(dict(files))
+    try:
+        return blocks.rdd.mapPartitions(partial(evaluate_graph, steps, sent, held_out)).collect()
+    finally:
+        sent.destroy()
+
+
+def first_rows(blocks: Blocks, steps: LocalSteps, rows: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Some of the rows to train on: dense [rows, numbers], codes [rows, categories]."""
+    found = sorted(blocks.rdd.mapPartitions(partial(sample, steps, -(-rows // blocks.workers))).collect(), key=itemgetter(0))
+    return np.concatenate([dense for _, dense, _ in found]), np.concatenate([codes for _, _, codes in found])
 
 
 def _found(tasks: "RDD[tuple[int, Told]]", pieces: int) -> Iterator[Iterator[Told]]:
