@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -208,3 +209,36 @@ def test_classes_of_every_type_come_back_as_they_were(spark: SparkSession, datab
         assert math.isclose(accuracy, found.where("y = label").count() / 60)
     finally:
         spark.conf.unset("spark.sql.session.timeZone")
+
+
+def test_a_stream_keeps_its_version_and_each_of_its_batches_may_ask_anew(spark: SparkSession, database: str, tmp_path: Path) -> None:
+    for sign in ("", "-"):
+        query = f"SELECT id AS x, {sign}1000 - 0 * id AS label FROM range(64)"
+        options = "model_type = 'linear_regressor', max_iterations = 1, data_split_method = 'no_split'"
+        spark.sql(f"CREATE OR REPLACE MODEL m OPTIONS ({options}) AS {query}").collect()
+    spark.sql("ALTER MODEL m VERSION 1 SET ALIAS = champion")
+    source = f"{tmp_path}/source"
+
+    def add(rows: int) -> None:
+        spark.range(rows).selectExpr("id AS x").coalesce(1).write.mode("append").parquet(source)
+
+    def ask(frame: DataFrame) -> DataFrame:
+        return frame.select(F.signum(dlsql.predict("m@champion", "x")).alias("sign"))
+
+    asked_anew: list[float] = []
+    add(3)
+    stream = spark.readStream.schema("x bigint").parquet(source)
+    kept = ask(stream).writeStream.format("memory").queryName("kept").option("checkpointLocation", f"{tmp_path}/kept").start()
+    followed = stream.writeStream.foreachBatch(lambda batch, _: asked_anew.extend(row["sign"] for row in ask(batch).collect())).start()
+    try:
+        for one in (kept, followed):
+            one.processAllAvailable()
+        spark.sql("ALTER MODEL m VERSION 2 SET ALIAS = champion")
+        add(2)
+        for one in (kept, followed):
+            one.processAllAvailable()
+        assert [row["sign"] for row in spark.sql("SELECT sign FROM kept").collect()] == [1] * 5
+        assert sorted(asked_anew) == [-1] * 2 + [1] * 3
+    finally:
+        for one in (kept, followed):
+            one.stop()
