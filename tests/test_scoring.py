@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -242,3 +243,27 @@ def test_a_stream_keeps_its_version_and_each_of_its_batches_may_ask_anew(spark: 
     finally:
         for one in (kept, followed):
             one.stop()
+
+
+def workers() -> set[int]:
+    """Spark's Python workers on this machine: what its daemons have forked."""
+    parents = {}
+    for folder in Path("/proc").iterdir():
+        with suppress(OSError):  # it has ended
+            if folder.name.isdigit() and b"pyspark.daemon" in (folder / "cmdline").read_bytes():
+                parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+    return {pid for pid, parent in parents.items() if parent in parents}
+
+
+def test_a_query_that_wants_few_rows_leaves_its_worker_to_the_next(spark: SparkSession, houses: str) -> None:
+    """A worker that is not read to its end is ended: a new one takes 0.4 s before it scores."""
+    spark.sql(
+        "CREATE MODEL m OPTIONS (model_type = 'linear_regressor', max_iterations = 1) AS SELECT area, price AS label FROM houses"
+    ).collect()
+    query = "SELECT id, predict('m', area) FROM houses LIMIT 10"
+    spark.sql(query.replace("LIMIT 10", "")).collect()
+    before = workers()
+    assert len(spark.sql(query).collect()) == 10
+    for _ in range(3):
+        spark.sql(query).collect()
+    assert workers() == before

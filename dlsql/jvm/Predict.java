@@ -142,9 +142,10 @@ public class Predict extends ArrowEvalPythonExec {
     }
   }
 
-  /** Of a block that went to Python: how many rows it is of, and which of them hold something to score. */
+  /** Of a block that went to Python: how many rows it is of, whether any come after it, and which of them hold something to score. */
   public static final class Marks {
     int rows;
+    boolean last;
     final int[] missing;  // by packed column: how many rows hold nothing
     final java.util.BitSet[] empty;  // which they are
 
@@ -207,6 +208,7 @@ public class Predict extends ArrowEvalPythonExec {
         if (waiting != null) waiting.add(keeping.apply(row));
         marks.rows++;
       }
+      marks.last = !rows.hasNext();
       sent.add(marks);
       Object[] block = new Object[columns];
       // Where the block is full its bytes go as they are: Spark has copied them before it asks for the next.
@@ -290,6 +292,9 @@ public class Predict extends ArrowEvalPythonExec {
         places[i] = 0;
         task.scored.add(rows);
       }
+      // Python's worker is free for others once it has said that this is all, which under a LIMIT nobody above asks for: it would be ended,
+      // and each small query begin a new one, which takes 400 ms.
+      if (marks.last) answers.hasNext();
     }
   }
 }
