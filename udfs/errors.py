@@ -1,6 +1,15 @@
 """What a worker can raise. The text reaches the client inside Spark's own task failure, so it carries condition and SQLSTATE."""
 
 
+def first_line(e: BaseException) -> str:
+    r"""What another library's error says, short enough for a line of ours.
+
+    >>> first_line(ValueError("no\nmore")), first_line(KeyError())
+    ('no', 'KeyError')
+    """
+    return (str(e).splitlines() or [type(e).__name__])[0][:300]
+
+
 class ScoringError(ValueError):
     """A row that the model cannot take, found while a batch is scored.
 

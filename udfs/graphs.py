@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from udfs import engines
-from udfs.errors import ScoringError
+from udfs.errors import ScoringError, first_line
 from udfs.placing import placed_files
 from udfs.spec import Graph, Scoring, Tensor
 from udfs.worker import settle
@@ -165,6 +165,7 @@ def _outputs(model: _Loaded, given: list[_Column], rows: npt.NDArray[np.int64]) 
         for tensor, of in graph.lengths:
             place = next(i for i, one in enumerate(graph.inputs) if one.tensor == of)
             feed[tensor] = (given[place].lengths[full] // max(graph.inputs[place].fixed, 1)).astype(graph.lengths_dtype)
+        feed = {tensor: feed[tensor] for tensor in graph.order}
         if graph.batch == 0:
             feed = {name: np.asarray(array[0]) for name, array in feed.items()}
         found = _run(model, feed)
@@ -179,7 +180,7 @@ def _run(model: _Loaded, feed: Mapping[str, Array]) -> list[Array]:
         return model.run(feed)
     except Exception as e:  # an engine's errors have no end of kinds
         shapes = ", ".join(f"{name} {array.dtype} {[*array.shape]}" for name, array in feed.items())
-        raise ScoringError(f"The model fails on {shapes}: {str(e).splitlines()[0]:.300}") from e
+        raise ScoringError(f"The model fails on {shapes}: {first_line(e)}") from e
 
 
 def _tensor(tensor: Tensor, one: _Column, rows: npt.NDArray[np.int64]) -> Array:

@@ -290,6 +290,7 @@ class Graph:
 
     inputs: tuple[Tensor, ...]  # in the order of the columns
     outputs: tuple[Tensor, ...]
+    order: tuple[str, ...]  # of the tensors that it takes
     batch: int | None  # rows that a run takes: None for any number, 0 for one whose tensors are not divided into rows
     lengths: tuple[tuple[str, str], ...] = ()  # tensors that are told how long the rows of another one are
     lengths_dtype: str = "int64"
@@ -303,7 +304,8 @@ class Graph:
         """The inverse of `to_json`."""
         read = json.loads(text)
         inputs, outputs = (tuple(Tensor(**{**one, "shape": tuple(one["shape"])}) for one in read[side]) for side in ("inputs", "outputs"))
-        return cls(inputs, outputs, read["batch"], tuple((name, of) for name, of in read["lengths"]), read["lengths_dtype"])
+        lengths = tuple((name, of) for name, of in read["lengths"])
+        return cls(inputs, outputs, tuple(read["order"]), read["batch"], lengths, read["lengths_dtype"])
 
 
 class Shared(Protocol):

@@ -20,6 +20,7 @@ from dlsql.formats.onnx import files as graph_files
 from dlsql.model import IMPORTED, Field, Signature, kind_of
 from dlsql.options import Settings
 from udfs import engines
+from udfs.errors import first_line
 from udfs.spec import Graph, Tensor
 
 ENGINES = {"onnx": "onnxruntime", "torchscript": "torch"}  # by format
@@ -131,7 +132,7 @@ def _torchscript(load: Callable[[str], bytes], path: str, inputs: Clause) -> _Mo
     try:
         module = torch.jit.load(io.BytesIO(content), map_location="cpu")
     except RuntimeError as e:
-        raise _refused(path, f"it is no TorchScript file: {str(e).splitlines()[0]:.200}") from None
+        raise _refused(path, f"it is no TorchScript file: {first_line(e)}") from None
     if not inputs:
         raise _refused(path, "a TorchScript file does not say what it takes; add INPUT (x ARRAY<FLOAT>, ...) in the order of its forward.")
     dtypes = {type: dtype for dtype, type in reversed(_TYPES.items())} | {"binary": "float32"}
@@ -164,7 +165,8 @@ def _in_rows(path: str, model: _Model, settings: Settings) -> Graph:
     inputs, outputs = of_a_row(model.inputs), of_a_row(model.outputs or ())
     shapes = {name.casefold(): shape for name, shape in settings.reshape}
     _check_known("reshape", shapes, inputs)
-    return Graph(tuple(_reshaped(path, one, shapes.get(one.name.casefold())) for one in inputs), outputs, batch)
+    fed = tuple(_reshaped(path, one, shapes.get(one.name.casefold())) for one in inputs)
+    return Graph(fed, outputs, tuple(one.tensor for one in model.inputs), batch)
 
 
 def _check_known(option: str, names: Mapping[str, object], tensors: Sequence[Tensor]) -> None:
@@ -212,7 +214,7 @@ def _tried(path: str, engine: str, model: _Model, graph: Graph) -> Graph:
     try:
         run = engines.runner(engine, model.files, 1)
     except Exception as e:  # an engine's errors have no end of kinds
-        raise _refused(path, f"{engine} cannot load it: {str(e).splitlines()[0]:.300}") from None
+        raise _refused(path, f"{engine} cannot load it: {first_line(e)}") from None
     is_open = any(one.is_open for one in graph.inputs)
     problem = ""
     for batch in dict.fromkeys((graph.batch, 1) if graph.batch is None else (graph.batch,)):
@@ -220,7 +222,7 @@ def _tried(path: str, engine: str, model: _Model, graph: Graph) -> Graph:
         try:
             found = run(_zeros(graph, rows))
         except Exception as e:
-            problem = problem or f"{engine} cannot run it: {str(e).splitlines()[0]:.300}"
+            problem = problem or f"{engine} cannot run it: {first_line(e)}"
             continue
         if batch == 0 or all(one.ndim and len(one) == rows for one in found):
             shapes = [one.shape if batch == 0 else one.shape[1:] for one in found]
@@ -238,7 +240,8 @@ def _zeros(graph: Graph, rows: int) -> dict[str, Array]:
         return np.full([*([rows] if graph.batch != 0 else []), *sizes], value, dtype)
 
     feed = {one.tensor: zeros(one.shape, one.dtype) for one in graph.inputs}
-    return feed | {name: zeros((), graph.lengths_dtype, _LENGTH) for name, _ in graph.lengths}
+    feed |= {name: zeros((), graph.lengths_dtype, _LENGTH) for name, _ in graph.lengths}
+    return {tensor: feed[tensor] for tensor in graph.order}
 
 
 def _outputs(model: _Model, graph: Graph, found: Sequence[Array], shapes: Sequence[tuple[int, ...]], is_open: bool) -> tuple[Tensor, ...]:

@@ -163,7 +163,7 @@ def _rounds(
     spent = sum(one.seconds for one in progress.rounds)
     seconds = _JOINED_SECONDS if settings.max_seconds is None else min(_JOINED_SECONDS, settings.max_seconds - spent)
     epochs = min(
-        settings.max_iterations - progress.epoch, left // pace.steps, seconds / (seconds_a_step * pace.steps),
+        settings.max_iterations - progress.epoch, left / pace.steps, seconds / (seconds_a_step * pace.steps),
         PIECE / max(sum(value.nbytes for value in state.values()), 1),  # the state after each comes to the driver, all at once
     )  # fmt: skip
     known = rates.ahead(max(int(epochs), 1))
