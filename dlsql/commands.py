@@ -5,7 +5,7 @@ import io
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -111,14 +111,13 @@ def _created_row(version: Version) -> dict[str, Any]:
 
 def _supported(statement: CreateModel) -> CreateModel:
     """Refuses the clauses that are read and not built: none is ever left out silently."""
-    clauses: dict[str, object] = {"TRANSFORM": statement.transform}
-    if not _is_import(statement):
-        clauses |= {"INPUT": statement.inputs, "OUTPUT": statement.outputs}
-    for clause, written in clauses.items():
+    imports = _is_import(statement)
+    of_imports = (("INPUT", statement.inputs), ("OUTPUT", statement.outputs))
+    for clause, written in (("TRANSFORM", statement.transform), *(() if imports else of_imports)):
         if written:
-            what = "that imports" if _is_import(statement) else "that trains"
+            what = "that imports" if imports else "that trains"
             raise error("DLSQL_UNSUPPORTED", feature=f"The clause {clause} of a CREATE MODEL {what}")
-    if _is_import(statement) and statement.query is not None:
+    if imports and statement.query is not None:
         expected = "the statement has a query, too. A model is imported, or trained on the rows of a query."
         raise error("DLSQL_OPTION_VALUE", option="model_path", value=repr(dict(statement.options)["model_path"]), expected=expected)
     return statement
@@ -137,11 +136,9 @@ def _import(client: Client, statement: CreateModel, found: imported.Imported) ->
         for file, data in found.files.items():
             catalog.files.write(f"{uri}/{file}", data)
         version = Version(
-            namespace=str(name.namespace), model=name.model, version=0, run=run_id, status="ready", model_type=found.format,
-            task=found.signature.task, engine=found.engine, uri=uri, sha256=inference.digest(found.files),
-            bytes=sum(map(len, found.files.values())), parameters=found.parameters, inputs=ddl(found.signature.inputs),
-            outputs=ddl(found.signature.labels), query="", tables=(), seed=0, rows_trained=0, loss=None, metrics={},
-            seconds=time.monotonic() - began, **_said(client, statement),
+            model_type=found.format, task=found.signature.task, engine=found.engine, parameters=found.parameters,
+            inputs=ddl(found.signature.inputs), outputs=ddl(found.signature.outputs), query="", tables=(), seed=0, rows_trained=0,
+            loss=None, metrics={}, seconds=time.monotonic() - began, **_identity(client, statement, run_id, uri, found.files),
         )  # fmt: skip
         version = catalog.register(version, new=not statement.replace)
     except BaseException:
@@ -151,9 +148,11 @@ def _import(client: Client, statement: CreateModel, found: imported.Imported) ->
     return version
 
 
-def _said(client: Client, statement: CreateModel) -> dict[str, Any]:
-    """What a version keeps of its statement, and of who ran it with what."""
+def _identity(client: Client, statement: CreateModel, run_id: str, uri: str, files: Mapping[str, bytes]) -> dict[str, Any]:
+    """What a version says of itself, its artefact and its statement, however it was made; its number the catalog gives it."""
     return {
+        "namespace": str(statement.name.namespace), "model": statement.name.model, "version": 0, "run": run_id, "status": "ready",
+        "uri": uri, "sha256": inference.digest(files), "bytes": sum(map(len, files.values())),
         "options": {key: json.dumps(value, ensure_ascii=False) for key, value in statement.options}, "statement": render(statement),
         "libraries": {one: library_version(one) for one in _LIBRARIES}, "owner": client.catalog.user() or getpass.getuser(),
         "created_at": datetime.now(UTC), "comment": statement.comment or "",
@@ -258,11 +257,10 @@ def _version(
 ) -> Version:
     engine = inference.GROUPS if settings.partition_cols else "onnx"
     return Version(
-        namespace=str(statement.name.namespace), model=statement.name.model, version=0, run=run_id, status="ready",
-        model_type=settings.model_type, task=settings.task, engine=engine, uri=uri, sha256=inference.digest(trained.files),
-        bytes=sum(map(len, trained.files.values())), parameters=trained.parameters, inputs=ddl(trained.signature.inputs),
-        outputs=ddl(trained.signature.outputs), query=str(statement.query), tables=client.bridge.tables_read(frame), seed=settings.seed,
-        rows_trained=trained.rows, loss=trained.loss, metrics=trained.metrics, seconds=trained.seconds, **_said(client, statement),
+        model_type=settings.model_type, task=settings.task, engine=engine, parameters=trained.parameters,
+        inputs=ddl(trained.signature.inputs), outputs=ddl(trained.signature.outputs), query=str(statement.query),
+        tables=client.bridge.tables_read(frame), seed=settings.seed, rows_trained=trained.rows, loss=trained.loss, metrics=trained.metrics,
+        seconds=trained.seconds, **_identity(client, statement, run_id, uri, trained.files),
     )  # fmt: skip
 
 
@@ -297,6 +295,10 @@ def _explain(client: Client, statement: ExplainCreateModel) -> DataFrame:
         ("disk", "blocks on the executors", f"{found.rows * block_row / 1e6:.1f} MB"),
         ("memory", "state, each worker and the driver", f"{outline.parameters * 4 * 4 / 1e6:.1f} MB"),  # weights, gradients, two moments
     ]
+    return _explained(client, details)
+
+
+def _explained(client: Client, details: list[tuple[str, str, str]]) -> DataFrame:
     return local(client.spark, _EXPLAINED, [dict(zip(_EXPLAINED.names, one, strict=True)) for one in details])
 
 
@@ -312,7 +314,7 @@ def _explain_import(client: Client, create: CreateModel) -> DataFrame:
         *(("output", one.name, f"{types[one.name]}: {one.shown}") for one in found.graph.outputs),
         ("network", "parameters", str(found.parameters)),
     ]
-    return local(client.spark, _EXPLAINED, [dict(zip(_EXPLAINED.names, one, strict=True)) for one in details])
+    return _explained(client, details)
 
 
 def _explain_groups(client: Client, create: CreateModel, settings: Settings, found: groups.Outline) -> DataFrame:
@@ -326,7 +328,7 @@ def _explain_groups(client: Client, create: CreateModel, settings: Settings, fou
         ("label", found.signature.label.name, found.signature.label.type),
         ("network", "hidden layers", " - ".join(map(str, settings.hidden_units)) or "none"),
     ]
-    return local(client.spark, _EXPLAINED, [dict(zip(_EXPLAINED.names, one, strict=True)) for one in details])
+    return _explained(client, details)
 
 
 def _explained_feature(feature: Any) -> str:

@@ -112,22 +112,13 @@ def _list_of(item: Check, what: str, *, shortest: int = 1) -> Check:
     return Check(what, read)
 
 
-def _weights(value: Any) -> tuple[tuple[str, float], ...]:
-    if not isinstance(value, dict) or not value:
-        raise TypeError
-    return tuple((str(label), _number(0).read(weight)) for label, weight in value.items())
+def _map_of(item: Check, what: str) -> Check:
+    def read(value: Any) -> tuple[tuple[str, Any], ...]:
+        if not isinstance(value, dict) or not value:
+            raise TypeError
+        return tuple((str(name), item.read(one)) for name, one in value.items())
 
-
-def _numbers(value: Any) -> tuple[tuple[str, float], ...]:
-    if not isinstance(value, dict) or not value:
-        raise TypeError
-    return tuple((str(name), _number(-math.inf).read(number)) for name, number in value.items())
-
-
-def _names(value: Any) -> tuple[tuple[str, str], ...]:
-    if not isinstance(value, dict) or not value:
-        raise TypeError
-    return tuple((str(name), _text().read(of)) for name, of in value.items())
+    return Check(what, read)
 
 
 Schedules = tuple[tuple[str, tuple[tuple[str, Any], ...]], ...]
@@ -143,13 +134,6 @@ def _schedule(value: Any) -> tuple[str, tuple[tuple[str, Any], ...]]:
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         raise TypeError
     return str(value["name"]).lower(), tuple((k, v) for k, v in value.items() if k != "name")
-
-
-def _shapes(value: Any) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    if not isinstance(value, dict) or not value:
-        raise TypeError
-    sizes = _list_of(_whole(1, 1 << 24), "", shortest=0)
-    return tuple((name, sizes.read(shape)) for name, shape in value.items())
 
 
 def _arguments(value: Any) -> tuple[tuple[str, Any], ...]:
@@ -179,6 +163,9 @@ _MODULE = (
     "`lenet5`, `resnet`, `lstm`, `gru`, `transformer`."
 )
 
+_WEIGHTS = _map_of(_number(0), "MAP(label, weight, ...), weights of at least 0")
+_PADS = _map_of(_number(-math.inf), "MAP(column, number, ...)")
+
 OPTIONS: tuple[Option, ...] = (
     Option("model_type", Check("one of " + ", ".join(KINDS), _kind), None, "The kind of model. Required to train."),
     Option("input_label_cols", _list_of(_text(), "a list of column names"), ("label",), "The label column; several with `module`."),
@@ -190,7 +177,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("module", _text(), None, _MODULE, DNN),
     Option("module_args", Check("MAP(argument, value, ...)", _arguments), (), "Arguments of the factory in `module`, by name.", DNN),
     Option("architecture", _text(), None, "A network as Keras 3 writes it by to_json(); it runs no code.", DNN),
-    Option("reshape", Check("MAP(column, [size, ...], ...)", _shapes), (), _RESHAPE, (*DNN, IMPORT)),
+    Option("reshape", _map_of(_list_of(_whole(1, 1 << 24), "", shortest=0), "MAP(column, [size, ...], ...)"), (), _RESHAPE, (*DNN, IMPORT)),
     Option("standardize", _flag(), False, "With a network of your own: scale numbers as for the built-in ones.", DNN),
     Option("optimizer", _text(), "adam", "Any optimiser of torch.optim by name that steps on gradients alone."),
     Option("learn_rate", _number(0, open_low=True), 1e-3, "Learning rate of a step."),
@@ -217,7 +204,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("data_split_eval_fraction", _number(0, 1, open_low=True, open_high=True), 0.2, "Share of the rows held out (random, seq)."),
     Option("data_split_col", _text(), None, "Column that splits: BOOLEAN, TRUE for evaluation (custom); any order (seq)."),
     Option("auto_class_weights", _flag(), False, "Weigh each class by the inverse of its frequency.", CLASSIFIERS),
-    Option("class_weights", Check("MAP(label, weight, ...), weights of at least 0", _weights), None, "Weight of each class.", CLASSIFIERS),
+    Option("class_weights", _WEIGHTS, None, "Weight of each class.", CLASSIFIERS),
     Option("instance_weight_col", _text(), None, "Numeric column with the weight of each row; no feature then."),
     Option("warm_start", _flag(), False, "Go on from the default version, with what it learned of the columns."),
     Option("base_model", _text(), None, "Start from the tensors of another model where names and shapes agree."),
@@ -236,8 +223,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("seed", _whole(0, (1 << 31) - 1), 42, "Same data, options, workers and seed give the same weights."),
     Option("model_path", _text(), None, "Where the model file is, for any file system that Spark reads.", (IMPORT,)),
     Option("format", _one_of(("onnx", "torchscript")), None, "Of the model file; by default what its name ends in says.", (IMPORT,)),
-    Option("pad", Check("MAP(column, number, ...)", _numbers), (), "What arrays shorter than others are filled up with.", (IMPORT,)),
-    Option("lengths", Check("MAP(tensor, column, ...)", _names), (), "Tensors told the lengths of a column's arrays.", (IMPORT,)),
+    Option("pad", _PADS, (), "What arrays shorter than others are filled up with.", (IMPORT,)),
+    Option("lengths", _map_of(_text(), "MAP(tensor, column, ...)"), (), "Tensors told the lengths of a column's arrays.", (IMPORT,)),
 )  # fmt: skip
 
 TABLE: Mapping[str, Option] = {option.name: option for option in OPTIONS}
@@ -347,9 +334,7 @@ def read(options: Options) -> Settings:
     dlsql.errors.OptionError: [DLSQL_UNKNOWN_OPTION] `hiden_units` is not an option ... Did you mean `hidden_units`? SQLSTATE: 22023
     """
     given = dict(options)
-    for name in given:
-        if name not in TABLE:
-            raise error("DLSQL_UNKNOWN_OPTION", option=name, where="CREATE MODEL", hint=did_you_mean(name, TABLE))
+    _check_known(options, list(TABLE), "CREATE MODEL")
     if "model_type" not in given:
         hint = " Write OPTIONS (model_type = 'dnn_classifier', ...)."
         raise error(
@@ -379,12 +364,8 @@ def read_import(options: Options) -> Settings:
     dlsql.errors.OptionError: [DLSQL_UNKNOWN_OPTION] `dropout` is not an option of an import ... SQLSTATE: 22023
     """
     known = [option.name for option in OPTIONS if IMPORT in option.kinds]
-    values = {option.name: option.default for option in OPTIONS}
-    for name, value in options:
-        if name not in known:
-            hint = did_you_mean(name, known) or f" It takes {', '.join(known)}."
-            raise error("DLSQL_UNKNOWN_OPTION", option=name, where="an import (model_path)", hint=hint)
-        values[name] = _read_one(TABLE[name], value)
+    _check_known(options, known, "an import (model_path)", f" It takes {', '.join(known)}.")
+    values = {option.name: option.default for option in OPTIONS} | {name: _read_one(TABLE[name], value) for name, value in options}
     return Settings(**values)
 
 
@@ -399,10 +380,15 @@ def read_for_group(model_type: Any, label: str, options: Options) -> Settings:
     """
     apart = ("model_type", "input_label_cols", "partition_cols", *SHARED)
     known = [name for name in TABLE if name not in apart and TABLE[name].kinds != (IMPORT,)]
-    for name, _ in options:
-        if name not in known:
-            raise error("DLSQL_UNKNOWN_OPTION", option=name, where="TRAIN", hint=did_you_mean(name, known))
+    _check_known(options, known, "TRAIN")
     return read((("model_type", model_type), ("input_label_cols", [label]), *options))
+
+
+def _check_known(options: Options, known: list[str], where: str, otherwise: str = "") -> None:
+    """Raises OptionError for a name that is not known there; `otherwise` is its hint where none is near."""
+    strange = next((name for name, _ in options if name not in known), None)
+    if strange is not None:
+        raise error("DLSQL_UNKNOWN_OPTION", option=strange, where=where, hint=did_you_mean(strange, known) or otherwise)
 
 
 def _read_one(option: Option, value: Value) -> Any:

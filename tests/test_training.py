@@ -8,6 +8,7 @@ import pytest
 from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 
+from dlsql import training
 from examples.datasets import path
 
 LINEAR = "model_type = 'linear_regressor', max_iterations = 1"
@@ -297,3 +298,13 @@ def test_int8_is_measured_and_answers_the_same_at_any_batching(spark: SparkSessi
     assert answers[0] == answers[1]
     right = spark.sql("SELECT avg(int(predict('short', image) = label)) FROM images").collect()[0][0]
     assert right > 0.9
+
+
+def test_int8_of_a_large_network_is_refused_before_it_trains(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed: list[object] = []
+    monkeypatch.setattr(training, "pack_rows", lambda *given: packed.append(given))
+    options = "model_type = 'dnn_regressor', hidden_units = [4096, 1024], quantization = 'int8'"
+    said = r"\[DLSQL_UNSUPPORTED\] int8 of a network of more than 16 MB is not supported yet\. This network has 16 MB; leave `quantization` out\."
+    with pytest.raises(AnalysisException, match=said):
+        train(spark, options, "SELECT id AS x, id * 2 AS label FROM range(200)", "refused")
+    assert packed == []

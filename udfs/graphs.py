@@ -1,7 +1,6 @@
 """One batch of an imported network: the columns of the batch -> the tensors that its graph takes -> columns of what it gives."""
 
 import math
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +10,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from udfs import engines
+from udfs import engines, tensors
 from udfs.errors import ScoringError, first_line
 from udfs.placing import placed_files
 from udfs.spec import Graph, Scoring, Tensor
-from udfs.worker import settle
+from udfs.worker import Kept, settle
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
@@ -40,8 +39,7 @@ class _Column:
     misfit: Mask  # of a number of elements that the tensor cannot have
 
 
-_LOADED: OrderedDict[str, _Loaded] = OrderedDict()  # by content, the least used goes first
-_KEPT = 8
+_LOADED = Kept[_Loaded](8)
 
 
 def predict_graph(scoring: Scoring, *columns: pa.Array) -> pa.Array:
@@ -87,15 +85,14 @@ def predict_output(scoring: Scoring, *columns: pa.Array) -> pa.Array:
 
 
 def _load(scoring: Scoring) -> _Loaded:
-    if scoring.sha256 not in _LOADED:
+    def load() -> _Loaded:
         files, folder = placed_files(scoring)
         graph = Graph.from_json(files["graph.json"].decode())
-        _LOADED[scoring.sha256] = _Loaded(graph, engines.runner(scoring.engine, files, scoring.threads, folder))
+        loaded = _Loaded(graph, engines.runner(scoring.engine, files, scoring.threads, folder))
         settle()
-        while len(_LOADED) > _KEPT:
-            _LOADED.popitem(last=False)
-    _LOADED.move_to_end(scoring.sha256)
-    return _LOADED[scoring.sha256]
+        return loaded
+
+    return _LOADED.get(scoring.sha256, load)
 
 
 def _column(tensor: Tensor, column: pa.Array) -> _Column:
@@ -105,7 +102,7 @@ def _column(tensor: Tensor, column: pa.Array) -> _Column:
         sizes = np.asarray(pc.fill_null(pc.binary_length(column), 0), dtype=np.int64)
         whole = sizes % size == 0
         lengths = np.where(whole, sizes // size, -1)
-        values = _bytes(column.filter(pa.array(whole & ~absent))).view(tensor.dtype)
+        values = tensors.contents(column.filter(pa.array(whole & ~absent))).copy().view(tensor.dtype)  # on even addresses
     elif pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
         lengths = np.asarray(pc.fill_null(pc.list_value_length(column), 0), dtype=np.int64)
         elements = column.flatten()  # honours offsets and slices, and drops NULL lists
@@ -114,7 +111,7 @@ def _column(tensor: Tensor, column: pa.Array) -> _Column:
         values = _numbers(elements)
     else:
         lengths, values = np.where(absent, 0, 1), _numbers(column.drop_null())
-    taken = np.where(absent & (lengths < 0), 0, np.maximum(lengths, 0))
+    taken = np.maximum(lengths, 0)
     if tensor.is_open:
         misfit = (lengths < 0) | (lengths % max(tensor.fixed, 1) != 0) | ((lengths == 0) & (tensor.pad is None))
     else:
@@ -126,16 +123,6 @@ def _numbers(column: pa.Array) -> Array:
     if pa.types.is_decimal(column.type):
         column = column.cast(pa.float64())
     return np.asarray(pc.fill_null(column, False if pa.types.is_boolean(column.type) else 0).to_numpy(zero_copy_only=False))
-
-
-def _bytes(column: pa.Array) -> npt.NDArray[np.uint8]:
-    """The bytes of all values of a BINARY column without NULLs, one after the other; of its own, where they begin on odd addresses."""
-    column = column.cast(pa.large_binary())
-    _, offsets, data = column.buffers()
-    if not len(column) or data is None:
-        return np.zeros(0, np.uint8)
-    ends = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
-    return np.frombuffer(data, np.uint8, int(ends[-1] - ends[0]), int(ends[0])).copy()
 
 
 def _alike(graph: Graph, given: list[_Column], rows: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:

@@ -1,6 +1,5 @@
 """One batch: the columns of a batch -> its answers. Bound by the driver with functools.partial to a Scoring."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +12,7 @@ from udfs import engines, preprocess, rows, tensors
 from udfs.errors import ScoringError
 from udfs.placing import placed_files
 from udfs.spec import Label, Preprocess, Scoring
-from udfs.worker import settle
+from udfs.worker import Kept, settle
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +22,7 @@ class _Loaded:
     row: np.dtype[np.void]
 
 
-# A worker process lives for many batches and queries: models are kept by content, the least used goes first.
-_LOADED: OrderedDict[str, _Loaded] = OrderedDict()
-_KEPT = 8
+_LOADED = Kept[_Loaded](8)
 
 
 def predict_rows(scoring: Scoring, packed: pa.Array) -> pa.Array:
@@ -82,15 +79,14 @@ def predict_label(scoring: Scoring, *columns: pa.Array) -> pa.Array:
 
 
 def _load(scoring: Scoring) -> _Loaded:
-    if scoring.sha256 not in _LOADED:
+    def load() -> _Loaded:
         files, folder = placed_files(scoring)
         learned = Preprocess.from_json(files["preprocess.json"].decode())
-        _LOADED[scoring.sha256] = _Loaded(learned, engines.load(scoring.engine, files, scoring.threads, folder), rows.row_type(learned))
+        loaded = _Loaded(learned, engines.load(scoring.engine, files, scoring.threads, folder), rows.row_type(learned))
         settle()
-        while len(_LOADED) > _KEPT:
-            _LOADED.popitem(last=False)
-    _LOADED.move_to_end(scoring.sha256)
-    return _LOADED[scoring.sha256]
+        return loaded
+
+    return _LOADED.get(scoring.sha256, load)
 
 
 def _value(label: Label, outputs: npt.NDArray[np.float32]) -> pa.Array:

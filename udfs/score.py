@@ -3,7 +3,6 @@
 import dataclasses
 import difflib
 import hashlib
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from udfs.engines import Predictor, plain
 from udfs.errors import ScoringError
 from udfs.predict import classification, softmax
 from udfs.spec import Label, Preprocess, Scoring, ValueScoring
+from udfs.worker import Kept
 
 _NUMERIC = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
 _TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
@@ -46,12 +46,8 @@ class _Groups:
     trained: npt.NDArray[np.bool_]  # which have one
 
 
-# A worker process lives for many batches and queries: networks are kept by content, the least used goes first.
-_LOADED: OrderedDict[bytes | tuple[str, int], _Loaded] = OrderedDict()
-_loaded_bytes = 0
-_KEPT_BYTES = 256 << 20
-_GROUPS: OrderedDict[str, _Groups] = OrderedDict()
-_KEPT_GROUPS = 4
+_LOADED = Kept[_Loaded](256 << 20, lambda one: one.bytes)
+_GROUPS = Kept[_Groups](4)
 
 
 def predict_values(how: ValueScoring, *columns: pa.Array) -> pa.Array:
@@ -101,18 +97,16 @@ def _unmasked(how: ValueScoring, columns: Sequence[pa.Array]) -> tuple[npt.NDArr
 
 
 def _groups(scoring: Scoring) -> _Groups:
-    if scoring.sha256 not in _GROUPS:
+    def load() -> _Groups:
         table = pa.ipc.open_file(pa.BufferReader(scoring.bundle.files.value["groups.arrow"])).read_all().combine_chunks()
         *keys, networks = (column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column for column in table.columns)
         different = tuple(column.unique() for column in keys)
         places = _places(different, keys)
         order = np.argsort(places, kind="stable")
         networks = networks.take(pa.array(order))
-        _GROUPS[scoring.sha256] = _Groups(different, places[order], networks, np.asarray(pc.is_valid(networks), dtype=bool))
-        while len(_GROUPS) > _KEPT_GROUPS:
-            _GROUPS.popitem(last=False)
-    _GROUPS.move_to_end(scoring.sha256)
-    return _GROUPS[scoring.sha256]
+        return _Groups(different, places[order], networks, np.asarray(pc.is_valid(networks), dtype=bool))
+
+    return _GROUPS.get(scoring.sha256, load)
 
 
 def _places(keys: Sequence[pa.Array], columns: Sequence[pa.Array]) -> npt.NDArray[np.int64]:
@@ -128,16 +122,13 @@ def _places(keys: Sequence[pa.Array], columns: Sequence[pa.Array]) -> npt.NDArra
 
 def _load(key: bytes | tuple[str, int], data: Callable[[], bytes]) -> _Loaded:
     """A network from the worker's memory, or read now."""
-    global _loaded_bytes
-    if key not in _LOADED:
+
+    def load() -> _Loaded:
         stored = data()
         read = values.read(stored)
-        _LOADED[key] = _Loaded(read.learned, read.task, plain.load(read.network, read.tensors), len(stored))
-        _loaded_bytes += len(stored)
-        while len(_LOADED) > 1 and _loaded_bytes > _KEPT_BYTES:
-            _loaded_bytes -= _LOADED.popitem(last=False)[1].bytes
-    _LOADED.move_to_end(key)
-    return _LOADED[key]
+        return _Loaded(read.learned, read.task, plain.load(read.network, read.tensors), len(stored))
+
+    return _LOADED.get(key, load)
 
 
 def _score(how: ValueScoring, load: Callable[[int], _Loaded], which: npt.NDArray[np.int64], columns: Sequence[pa.Array]) -> pa.Array:

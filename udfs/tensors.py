@@ -74,13 +74,23 @@ def packed(column: pa.Array, length: int) -> tuple[npt.NDArray[np.float32], Mask
     fits = sizes == 4 * length
     values: npt.NDArray[np.float32] = np.zeros((rows, length), dtype=np.float32)
     missing: Mask = np.ones((rows, length), dtype=bool)
-    whole = (column if fits.all() else column.filter(pa.array(fits))).cast(pa.large_binary())
-    _, offsets, data = whole.buffers()
-    if len(whole):
-        first = int(np.frombuffer(offsets, np.int64)[whole.offset])  # a slice's bytes begin within the buffer
-        values[fits] = np.frombuffer(data, np.uint8, 4 * length * len(whole), first).view("<f4").reshape(-1, length)
+    values[fits] = contents(column if fits.all() else column.filter(pa.array(fits))).view("<f4").reshape(-1, length)
     missing[fits] = False
     return values, missing, (sizes >= 0) & ~fits
+
+
+def contents(column: pa.Array) -> npt.NDArray[np.uint8]:
+    """The bytes of all values of a BINARY column without NULLs, one after the other, as a view of it.
+
+    >>> contents(pa.array([b"none", b"ab", b"", b"c"])[1:]).tobytes()
+    b'abc'
+    """
+    whole = column.cast(pa.large_binary())
+    _, offsets, data = whole.buffers()
+    if not len(whole) or data is None:
+        return np.zeros(0, np.uint8)
+    ends = np.frombuffer(offsets, np.int64)[whole.offset : whole.offset + len(whole) + 1]  # a slice's bytes begin within the buffer
+    return np.frombuffer(data, np.uint8, int(ends[-1] - ends[0]), int(ends[0]))
 
 
 def codes(column: pa.Array, vocabulary: pa.Array, nulls_seen: bool) -> npt.NDArray[np.int64]:

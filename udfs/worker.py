@@ -2,6 +2,11 @@
 
 import gc
 import sys
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
 
 _settled = 0  # modules that were there when it last settled
 
@@ -17,3 +22,26 @@ def settle() -> None:
         gc.collect()
         gc.freeze()
         _settled = len(sys.modules)
+
+
+class Kept(Generic[T]):
+    """What a process keeps from one batch and query to the next, by its content: so much of it, at least one; the least used goes first."""
+
+    def __init__(self, most: int, size: Callable[[T], int] = lambda _: 1) -> None:
+        self._most, self._size, self._held = most, size, 0
+        self._values: OrderedDict[Hashable, T] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What was kept under this key, or is made now.
+
+        >>> kept = Kept[str](2)
+        >>> [kept.get(key, lambda: made) for key, made in [(1, "a"), (2, "b"), (1, "c"), (3, "d"), (2, "e")]]
+        ['a', 'b', 'a', 'd', 'e']
+        """
+        if key not in self._values:
+            self._values[key] = make()
+            self._held += self._size(self._values[key])
+            while len(self._values) > 1 and self._held > self._most:
+                self._held -= self._size(self._values.popitem(last=False)[1])
+        self._values.move_to_end(key)
+        return self._values[key]

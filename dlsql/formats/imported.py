@@ -5,6 +5,7 @@ import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -76,7 +77,7 @@ def read(load: Callable[[str], bytes], settings: Settings, inputs: Clause, outpu
     if format is None:
         raise _refused(path, f"its name does not say what it is; add format = {' or '.join(map(repr, ENGINES))}.")
     model = _READERS[format](load, path, inputs)
-    graph = _told(path, _in_rows(path, model, settings), settings)
+    graph = _told(_in_rows(path, model, settings), settings)
     graph = _tried(path, ENGINES[format], model, graph)
     graph = dataclasses.replace(graph, inputs=_named("INPUT", graph.inputs, inputs), outputs=_named("OUTPUT", graph.outputs, outputs))
     signature = _signature(graph, inputs, outputs)
@@ -94,9 +95,10 @@ def _onnx(load: Callable[[str], bytes], path: str, inputs: Clause) -> _Model:
         raise _refused(path, "it is no ONNX file.") from None
     if not model.graph.output:
         raise _refused(path, "it is no ONNX file.")
+    beside = cache(load)  # a file that holds many tensors is read once
     for tensor in model.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL:
-            _take_in(load, path, tensor)
+            _take_in(beside, path, tensor)
     known = {one.name for one in model.graph.initializer}
     taken = tuple(_of_onnx(path, one) for one in model.graph.input if one.name not in known)
     given = tuple(_of_onnx(path, one) for one in model.graph.output)
@@ -179,10 +181,8 @@ def _check_known(option: str, names: Mapping[str, object], tensors: Sequence[Ten
 
 def _reshaped(path: str, tensor: Tensor, shape: tuple[int, ...] | None) -> Tensor:
     if shape is not None:
-        if len(shape) != len(tensor.shape) and tensor.shape != (None,):  # a TorchScript's array says nothing of its shape
-            expected = f"a row's `{tensor.name}` is {tensor.shown}."
-            raise error("DLSQL_OPTION_VALUE", option="reshape", value=repr([*shape]), expected=expected)
-        if any(old not in (None, new) for old, new in zip(tensor.shape, shape, strict=False)):
+        same_rank = len(shape) == len(tensor.shape) or tensor.shape == (None,)  # a TorchScript's array says nothing of its shape
+        if not same_rank or any(old not in (None, new) for old, new in zip(tensor.shape, shape, strict=False)):
             expected = f"a row's `{tensor.name}` is {tensor.shown}."
             raise error("DLSQL_OPTION_VALUE", option="reshape", value=repr([*shape]), expected=expected)
         return dataclasses.replace(tensor, shape=shape)
@@ -191,7 +191,7 @@ def _reshaped(path: str, tensor: Tensor, shape: tuple[int, ...] | None) -> Tenso
     return tensor
 
 
-def _told(path: str, graph: Graph, settings: Settings) -> Graph:
+def _told(graph: Graph, settings: Settings) -> Graph:
     """With what `pad` and `lengths` say of tensors of any length."""
     pads = {name.casefold(): value for name, value in settings.pad}
     _check_known("pad", pads, graph.inputs)

@@ -105,6 +105,8 @@ def train(frame: DataFrame, job: Job) -> Trained:
     learned, spec = outline.found.learned, outline.network
     steps = _local_steps(job.settings, names, outline, int(context.getConf().get("spark.task.cpus", "1") or 1))
     state = _first_state(job, spec)
+    if job.settings.quantization != "none":
+        _check_quantized(spec, state)
     with described(context, f"{job.title}: packing rows into blocks"):
         blocks = pack_rows(job.bridge, outline.found, job.settings, outline.workers, f"{job.title}: blocks")
     try:
@@ -297,6 +299,14 @@ def _artefact(spec: NetworkSpec, state: State, learned: Preprocess) -> dict[str,
 _CALIBRATED_ROWS = 1_000
 
 
+def _check_quantized(spec: NetworkSpec, state: State) -> None:
+    """Raises UnsupportedError for a network whose tensors lie apart from its graph: before it trains, since its size stays what it is."""
+    files = onnx.files(onnx.export(spec, state))
+    if TENSORS in files:
+        hint = f" This network has {sum(map(len, files.values())) / 2**20:.0f} MB; leave `quantization` out."
+        raise error("DLSQL_UNSUPPORTED", feature="int8 of a network of more than 16 MB", hint=hint)
+
+
 def _quantized(
     context: SparkContext,
     blocks: Blocks,
@@ -306,13 +316,9 @@ def _quantized(
     before: Mapping[str, float],
 ) -> tuple[dict[str, bytes], dict[str, float]]:  # fmt: skip
     """The artefact with its network in int8, and the metrics of that beside what those of the float32 one were."""
-    if TENSORS in artefact:
-        hint = f" This network has {sum(map(len, artefact.values())) / 2**20:.0f} MB; leave `quantization` out."
-        raise error("DLSQL_UNSUPPORTED", feature="int8 of a network of more than 16 MB", hint=hint)
     graph = onnx.quantized(artefact["model.onnx"], *first_rows(blocks, steps, _CALIBRATED_ROWS))
     files = {**artefact, "model.onnx": graph}
-    has_held_out = any(held_out for _, held_out in blocks.rows)
-    found = metrics.metrics(evaluate_files(context, blocks, steps, files, held_out=has_held_out), learned.labels)
+    found = metrics.metrics(evaluate_files(context, blocks, steps, files, held_out=blocks.holds_out), learned.labels)
     return files, {**found, **{f"{name}_float32": value for name, value in before.items() if name in found}}
 
 

@@ -37,6 +37,11 @@ class Blocks:
         self.stored.unpersist()
 
     @property
+    def holds_out(self) -> bool:
+        """Whether any rows are held out."""
+        return any(held_out for _, held_out in self.rows)
+
+    @property
     def workers(self) -> int:
         """How many tasks train."""
         return len(self.rows)

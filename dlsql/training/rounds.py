@@ -86,7 +86,6 @@ def run(
         state, progress = _resumed(start)
     if not any(training for training, _ in blocks.rows):
         raise error("DLSQL_TRAINING_DATA", problem="Every usable row is held out for evaluation; none is left to train on.")
-    has_held_out = any(held_out for _, held_out in blocks.rows)
     steps = math.ceil(max(training for training, _ in blocks.rows) / plan.steps.batch_size)
     seconds_a_step: float | None = None
     conf = context.getConf()  # a copy, which takes 20 ms: not once a round
@@ -96,7 +95,7 @@ def run(
     while progress.epoch < settings.max_iterations and not progress.stopped:
         began = time.perf_counter()
         pace = _pace(context, blocks.workers, settings, steps)
-        rounds = _rounds(pace, plan, progress, seconds_a_step, rates, has_held_out, state)
+        rounds = _rounds(pace, plan, progress, seconds_a_step, rates, blocks.holds_out, state)
         task = Task(plan.steps, rounds, settings.rules, progress.standing, plan.labels)
         try:
             with jobs.described(context, f"{plan.title}: {_said(rounds, progress, settings)}"):
@@ -123,7 +122,7 @@ def run(
             behind("A checkpoint", partial(save, _checkpoint(progress, state)))
         behind("The progress", partial(on_round, list(progress.rounds)))
     best = state if progress.best is None else progress.best
-    if not has_held_out:
+    if not blocks.holds_out:
         with jobs.described(context, f"{plan.title}: evaluating on the training rows"):
             evaluated = jobs.evaluate_all(context, blocks, plan.steps, best, held_out=False)
         last = progress.rounds[-1]
