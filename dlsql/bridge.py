@@ -25,7 +25,9 @@ from dlsql.errors import DlsqlError, error
 
 _LOG = logging.getLogger("dlsql")
 # In an order in which each uses those before it.
-_SOURCES = ("Lists", "Language", "Encoder", "Encode", "Answers", "Answer", "Predict", "Scoring", "Packing", "Functions", "Metastore")
+_SOURCES = (
+    "Lists", "Language", "Encoder", "Encode", "Answers", "Answer", "Predict", "PackColumns", "Scoring", "Packing", "Functions", "Metastore",
+)  # fmt: skip
 
 _T = TypeVar("_T")
 Question = Mapping[str, Any]

@@ -12,7 +12,9 @@ from udfs import preprocess, rows
 from udfs.spec import Feature, Preprocess
 
 
-def told(learned: Preprocess, row: np.dtype[np.void], *, strict: bool, alone: bool, more: Sequence[dict[str, Any]] = ()) -> str:
+def told(
+    learned: Preprocess, row: np.dtype[np.void], *, strict: bool, alone: bool = False, finite: bool = False, more: Sequence[dict[str, Any]] = ()
+) -> str:
     """What makes an Encoder of rows of this type.
 
     Args:
@@ -20,12 +22,13 @@ def told(learned: Preprocess, row: np.dtype[np.void], *, strict: bool, alone: bo
         row: see `udfs.rows.row_type`.
         strict: whether an array of a wrong length is an error; else the row is NULL.
         alone: whether a row of nothing but a NULL array, or one with a NULL in it, is NULL.
+        finite: whether a row with a number that is NaN or infinite is NULL; else such numbers are encoded as they are.
         more: parts after the features.
     """
     features = zip(learned.features, rows.places(learned, row), strict=True)
     parts = [_part(feature) | {"at": at, "bound": learned.bound} for feature, at in features]
     lonely = alone and len(parts) == 1 and parts[0]["kind"] in ("numbers", "bytes")
-    said = {"bytes": row.itemsize, "alone": lonely, "strict": strict, "parts": [*parts, *more]}
+    said = {"bytes": row.itemsize, "alone": lonely, "strict": strict, "finite": finite, "parts": [*parts, *more]}
     return json.dumps(said, ensure_ascii=False)
 
 

@@ -41,7 +41,24 @@ public class Encode extends Expression implements java.io.Serializable {
   }
 
   public boolean isGuarded() {
-    return !(kid(1) instanceof Literal && Boolean.TRUE.equals(((Literal) kid(1)).value()));
+    return !isTrue(kid(1));
+  }
+
+  private static boolean isTrue(Expression e) {
+    return e instanceof Literal && Boolean.TRUE.equals(((Literal) e).value());
+  }
+
+  public Encoder encoder() {
+    return encoder;
+  }
+
+  public List features() {
+    return Lists.list(kids).subList(PARTS, kids.size());
+  }
+
+  /** Which rows are to be scored; null for all. */
+  public Expression condition() {
+    return isTrue(kid(0)) && !isGuarded() ? null : new And(kid(0), kid(1));
   }
 
   /** The same, for the rows that a condition holds for. */
@@ -135,16 +152,17 @@ public class Encode extends Expression implements java.io.Serializable {
           DecimalType decimal = (DecimalType) element;
           fits &= encoder.decimals(row, part, array, decimal.precision(), decimal.scale());
         } else {
-          fits &= encoder.numbers(row, part, array, elements(element));
+          fits &= encoder.numbers(row, part, array, Encoder.elements(element));
         }
       } else if (kind.equals("bytes")) {
         fits &= encoder.bytes(row, part, (byte[]) value);
       } else if (kind.equals("category")) {
-        encoder.category(row, part, (UTF8String) value);
+        if (value instanceof Number) encoder.category(row, part, ((Number) value).longValue());
+        else encoder.category(row, part, (UTF8String) value);
       } else if (value != null && kind.equals("time")) {
         encoder.time(row, part, e.dataType() instanceof DateType ? ((Integer) value).doubleValue() * 86400.0 : ((Long) value).doubleValue() * 1e-6);
       } else if (value != null && kind.equals("number")) {
-        encoder.number(row, part, value instanceof Boolean ? (((Boolean) value).booleanValue() ? 1 : 0)
+        fits &= encoder.number(row, part, value instanceof Boolean ? (((Boolean) value).booleanValue() ? 1 : 0)
             : value instanceof Decimal ? Encoder.decimal((Decimal) value) : ((Number) value).doubleValue());
       } else if (value != null) {
         encoder.raw(row, part, value instanceof Boolean ? (((Boolean) value).booleanValue() ? 1 : 0) : ((Number) value).longValue());
@@ -191,12 +209,13 @@ public class Encode extends Expression implements java.io.Serializable {
         DecimalType decimal = (DecimalType) element;
         put = fits + " &= " + object + ".decimals" + to + orNull + ", " + decimal.precision() + ", " + decimal.scale() + ");";
       } else {
-        put = fits + " &= " + object + ".numbers" + to + orNull + ", " + elements(element) + ");";
+        put = fits + " &= " + object + ".numbers" + to + orNull + ", " + Encoder.elements(element) + ");";
       }
     } else if (kind.equals("bytes")) {
       put = fits + " &= " + object + ".bytes" + to + orNull + ");";
     } else if (kind.equals("category")) {
-      put = object + ".category" + to + orNull + ");";
+      put = e.dataType() instanceof StringType ? object + ".category" + to + orNull + ");"
+          : "if (" + given.isNull() + ") " + object + ".category" + to + "(UTF8String) null); else " + object + ".category" + to + "(long) " + value + ");";
     } else {
       DataType type = e.dataType();
       boolean raw = kind.equals("raw");
@@ -204,19 +223,10 @@ public class Encode extends Expression implements java.io.Serializable {
           : type instanceof DecimalType ? "dlsql.Encoder.decimal(" + value + ")"
           : !kind.equals("time") ? (raw ? "(long) " : "(double) ") + value
           : type instanceof DateType ? "(double) " + value + " * 86400.0" : "(double) " + value + " * 1.0E-6";
-      put = "if (!" + given.isNull() + ") " + object + "." + kind + to + number + ");";
+      String fit = kind.equals("number") ? fits + " &= " : "";
+      put = "if (!" + given.isNull() + ") " + fit + object + "." + kind + to + number + ");";
     }
     return given.code().toString() + "\n" + put + "\n";
-  }
-
-  public static int elements(DataType type) {
-    if (type instanceof FloatType) return Encoder.FLOAT;
-    if (type instanceof DoubleType) return Encoder.DOUBLE;
-    if (type instanceof ByteType) return Encoder.BYTE;
-    if (type instanceof ShortType) return Encoder.SHORT;
-    if (type instanceof IntegerType) return Encoder.INT;
-    if (type instanceof LongType) return Encoder.LONG;
-    throw new IllegalArgumentException("an array of " + type.catalogString());
   }
 
   public static Block block(String code) {

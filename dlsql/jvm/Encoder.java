@@ -3,9 +3,9 @@ package dlsql;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
-import org.apache.spark.sql.catalyst.expressions.UnsafeArrayData;
 import org.apache.spark.sql.catalyst.util.ArrayData;
-import org.apache.spark.sql.types.Decimal;
+import org.apache.spark.sql.types.*;
+import org.apache.spark.sql.vectorized.ColumnVector;
 import org.apache.spark.unsafe.Platform;
 import org.apache.spark.unsafe.types.UTF8String;
 
@@ -16,7 +16,7 @@ import org.apache.spark.unsafe.types.UTF8String;
  * What each number becomes is what udfs/preprocess.py makes of it, bit for bit; where in the row it stands, Python says.
  */
 public final class Encoder implements java.io.Serializable {
-  public static final int FLOAT = 0, DOUBLE = 1, BYTE = 2, SHORT = 3, INT = 4, LONG = 5, DECIMAL = 6;  // elements of an array
+  public static final int FLOAT = 0, DOUBLE = 1, BYTE = 2, SHORT = 3, INT = 4, LONG = 5;  // elements of an array
 
   private static final long START = Platform.BYTE_ARRAY_OFFSET;
   private static final double[] POWERS = new double[23];  // of ten, those that a double holds exactly
@@ -30,6 +30,7 @@ public final class Encoder implements java.io.Serializable {
   private final int bytes;  // of a row
   private final boolean alone;  // the only input is an array: where it is NULL or holds one, there is nothing to score
   private final boolean strict;
+  private final boolean finite;  // a row with a number that is NaN or infinite does not fit
   private final double[] bounds;  // how far from its mean a number may be, in deviations
   private final String[] names;
   private final String[] kinds;
@@ -45,7 +46,7 @@ public final class Encoder implements java.io.Serializable {
   private final int[] first;  // the code of the first word
   private transient java.util.HashMap[] places;
 
-  /** From what Python says: {"bytes", "alone", "strict", "parts": [{"name", "kind", "at", ...}]}. */
+  /** From what Python says: {"bytes", "alone", "strict", "finite", "parts": [{"name", "kind", "at", ...}]}. */
   public Encoder(String json) {
     Map given = (Map) Language.Python.read(json, Map.class);
     List parts = (List) given.get("parts");
@@ -53,6 +54,7 @@ public final class Encoder implements java.io.Serializable {
     bytes = ((Number) given.get("bytes")).intValue();
     alone = Boolean.TRUE.equals(given.get("alone"));
     strict = Boolean.TRUE.equals(given.get("strict"));
+    finite = Boolean.TRUE.equals(given.get("finite"));
     bounds = new double[n];
     names = new String[n];
     kinds = new String[n];
@@ -128,9 +130,22 @@ public final class Encoder implements java.io.Serializable {
     return new byte[bytes];
   }
 
-  public void number(byte[] row, int part, double value) {
-    double scaled = (value - mean[part]) / scale[part];
-    Platform.putFloat(row, START + at[part], (float) bounded(scaled, bounds[part]));
+  public int bytes() {
+    return bytes;
+  }
+
+  /** A number; whether the row fits, as of all that follow. */
+  public boolean number(byte[] row, int part, double value) {
+    return number(row, START, part, value);
+  }
+
+  private boolean number(byte[] rows, long start, int part, double value) {
+    Platform.putFloat(rows, start + at[part], (float) bounded((value - mean[part]) / scale[part], bounds[part]));
+    return !finite || isFinite(value);
+  }
+
+  private static boolean isFinite(double value) {
+    return Math.abs(value) < Double.POSITIVE_INFINITY;  // of NaN, too
   }
 
   private static double bounded(double value, double bound) {
@@ -146,34 +161,45 @@ public final class Encoder implements java.io.Serializable {
 
   /** A moment, in seconds: its place on the scaled time line, then its phase in each period as sine and cosine. */
   public void time(byte[] row, int part, double seconds) {
-    number(row, part, seconds);
-    long place = START + at[part] + 4;
+    time(row, START, part, seconds);
+  }
+
+  private void time(byte[] rows, long start, int part, double seconds) {
+    number(rows, start, part, seconds);
+    long place = start + at[part] + 4;
     double[] lengths = periods[part];
     for (int i = 0; i < lengths.length; i++, place += 8) {
       double turns = seconds / lengths[i] % 1.0;
       double angle = 2 * Math.PI * (turns < 0 ? turns + 1.0 : turns);
-      Platform.putFloat(row, place, (float) Math.sin(angle));
-      Platform.putFloat(row, place + 4, (float) Math.cos(angle));
+      Platform.putFloat(rows, place, (float) Math.sin(angle));
+      Platform.putFloat(rows, place + 4, (float) Math.cos(angle));
     }
   }
 
-  /** An array; whether the row can be scored. */
+  /** An array. */
   public boolean numbers(byte[] row, int part, ArrayData array, int elements) {
+    return numbers(row, START, part, array, elements);
+  }
+
+  private boolean numbers(byte[] rows, long start, int part, ArrayData array, int elements) {
     if (array == null) return !alone;
     int n = array.numElements();
     if (n != sizes[part]) return misfit("holds " + n + " numbers a row; the model takes " + sizes[part] + ".", part);
-    long place = START + at[part];
+    long place = start + at[part];
     double[] mean = means[part], scale = scales[part];  // of each element
     double bound = bounds[part];
     double[] values = doubles(array, elements);
     boolean missing = false;
     for (int i = 0; i < n; i++) {
-      if (!array.isNullAt(i)) continue;
+      if (!array.isNullAt(i)) {
+        if (finite && !isFinite(values[i])) return false;
+        continue;
+      }
       missing = true;
       values[i] = mean == null ? 0 : mean[i];
     }
     for (int i = 0; i < n; i++, place += 4) {
-      Platform.putFloat(row, place, (float) (mean == null ? values[i] : bounded((values[i] - mean[i]) / scale[i], bound)));
+      Platform.putFloat(rows, place, (float) (mean == null ? values[i] : bounded((values[i] - mean[i]) / scale[i], bound)));
     }
     return !(missing && alone);
   }
@@ -203,20 +229,28 @@ public final class Encoder implements java.io.Serializable {
 
   /** The same for an array of decimals, which say their type. */
   public boolean decimals(byte[] row, int part, ArrayData array, int precision, int scale) {
+    return decimals(row, START, part, array, precision, scale);
+  }
+
+  private boolean decimals(byte[] rows, long start, int part, ArrayData array, int precision, int scale) {
     if (array == null) return !alone;
     double[] values = new double[array.numElements()];
     Object[] boxed = new Object[values.length];
     for (int i = 0; i < values.length; i++) boxed[i] = array.isNullAt(i) ? null : Double.valueOf(decimal(array.getDecimal(i, precision, scale)));
-    return numbers(row, part, new org.apache.spark.sql.catalyst.util.GenericArrayData(boxed), DOUBLE);
+    return numbers(rows, start, part, new org.apache.spark.sql.catalyst.util.GenericArrayData(boxed), DOUBLE);
   }
 
-  /** A tensor, float32 numbers as they are; whether the row can be scored. */
+  /** A tensor, float32 numbers as they are. */
   public boolean bytes(byte[] row, int part, byte[] tensor) {
+    return bytes(row, START, part, tensor);
+  }
+
+  private boolean bytes(byte[] rows, long start, int part, byte[] tensor) {
     if (tensor == null) return !alone;
     if (tensor.length != 4 * sizes[part]) {
       return misfit("holds " + tensor.length + " bytes a row; the model takes " + 4 * sizes[part] + ", " + sizes[part] + " float32 numbers.", part);
     }
-    Platform.copyMemory(tensor, START, row, START + at[part], tensor.length);
+    Platform.copyMemory(tensor, START, rows, start + at[part], tensor.length);
     return true;
   }
 
@@ -233,17 +267,26 @@ public final class Encoder implements java.io.Serializable {
 
   /** The code of a word, null for NULL: 2 is the most frequent in training, 1 is NULL where training saw one, 0 is unknown. */
   public void category(byte[] row, int part, UTF8String word) {
+    category(row, START, part, word);
+  }
+
+  /** The same of a whole number, whose words are its digits. */
+  public void category(byte[] row, int part, long number) {
+    category(row, START, part, Long.valueOf(number));
+  }
+
+  private void category(byte[] rows, long start, int part, Object word) {
     int code;
     if (word == null) {
       code = nulls[part] ? 1 : 0;
     } else {
-      Object found = places(part).get(word);
+      Object found = places(part, word instanceof Long).get(word);
       code = found == null ? 0 : first[part] + ((Integer) found).intValue();
     }
-    Platform.putInt(row, START + at[part], code);
+    Platform.putInt(rows, start + at[part], code);
   }
 
-  private java.util.HashMap places(int part) {
+  private java.util.HashMap places(int part, boolean whole) {
     if (places == null) places = new java.util.HashMap[words.length];
     if (places[part] == null) {
       java.nio.ByteBuffer key = java.nio.ByteBuffer.wrap(words[part]);
@@ -254,13 +297,110 @@ public final class Encoder implements java.io.Serializable {
         WORDS.put(key, known);
       }
       places[part] = (java.util.HashMap) known;
+      if (whole) places[part] = wholes(places[part]);
     }
     return places[part];
+  }
+
+  private static java.util.HashMap wholes(java.util.HashMap words) {
+    java.util.HashMap map = new java.util.HashMap();
+    for (Object one : words.entrySet()) {
+      String text = ((Map.Entry) one).getKey().toString();
+      if (text.matches("-?[0-9]+")) map.put(Long.valueOf(text), ((Map.Entry) one).getValue());  // else the stand-in of a class that no row has
+    }
+    return map;
   }
 
   /** What is no feature and travels beside them. */
   public void raw(byte[] row, int part, long value) {
     Platform.putLong(row, START + at[part], value);
+  }
+
+  /**
+   * A column of many rows at once: what the methods above do for one, without a call for each number.
+   *
+   * @param rows where they stand, all zeros: row i of the chosen begins at `start + places[i] * stride`.
+   * @param column the values of rows `from` to `from + n`, of which `count` are chosen, the i-th at `from + chosen[i]`.
+   * @param fits of each place: becomes false where the row does not fit.
+   */
+  public void column(byte[] rows, long start, int stride, int part, ColumnVector column, int from, int n, int[] chosen, int[] places, int count,
+      boolean[] fits) {
+    DataType type = column.dataType();
+    String kind = kinds[part];
+    boolean nulls = column.hasNull();
+    if (kind.equals("number") && !(type instanceof DecimalType)) {
+      double[] values = doubles(column, type, from, n);
+      double mean = this.mean[part], scale = this.scale[part], bound = bounds[part];
+      long first = start + at[part];
+      for (int i = 0; i < count; i++) {
+        if (nulls && column.isNullAt(from + chosen[i])) continue;
+        if (finite && !isFinite(values[chosen[i]])) fits[places[i]] = false;
+        Platform.putFloat(rows, first + (long) places[i] * stride, (float) bounded((values[chosen[i]] - mean) / scale, bound));
+      }
+      return;
+    }
+    DataType element = type instanceof ArrayType ? ((ArrayType) type).elementType() : null;
+    for (int i = 0; i < count; i++) {
+      int row = from + chosen[i];
+      long at = start + (long) places[i] * stride;
+      boolean missing = nulls && column.isNullAt(row);
+      if (kind.equals("numbers")) {
+        ArrayData array = missing ? null : column.getArray(row);
+        fits[places[i]] &= element instanceof DecimalType
+            ? decimals(rows, at, part, array, ((DecimalType) element).precision(), ((DecimalType) element).scale())
+            : numbers(rows, at, part, array, elements(element));
+      } else if (kind.equals("bytes")) {
+        fits[places[i]] &= bytes(rows, at, part, missing ? null : column.getBinary(row));
+      } else if (kind.equals("category")) {
+        category(rows, at, part, missing ? null : type instanceof StringType ? column.getUTF8String(row) : (Object) Long.valueOf(whole(column, type, row)));
+      } else if (missing) {
+        continue;
+      } else if (kind.equals("raw")) {
+        Platform.putLong(rows, at + this.at[part], whole(column, type, row));
+      } else if (kind.equals("time")) {
+        time(rows, at, part, type instanceof DateType ? (double) column.getInt(row) * 86400.0 : (double) column.getLong(row) * 1e-6);
+      } else {
+        number(rows, at, part, decimal(column.getDecimal(row, ((DecimalType) type).precision(), ((DecimalType) type).scale())));
+      }
+    }
+  }
+
+  private static double[] doubles(ColumnVector column, DataType type, int from, int n) {
+    if (type instanceof DoubleType) return column.getDoubles(from, n);
+    double[] values = new double[n];
+    if (type instanceof FloatType) {
+      float[] all = column.getFloats(from, n);
+      for (int i = 0; i < n; i++) values[i] = all[i];
+    } else if (type instanceof LongType) {
+      long[] all = column.getLongs(from, n);
+      for (int i = 0; i < n; i++) values[i] = all[i];
+    } else if (type instanceof IntegerType) {
+      int[] all = column.getInts(from, n);
+      for (int i = 0; i < n; i++) values[i] = all[i];
+    } else {
+      for (int i = 0; i < n; i++) values[i] = column.isNullAt(from + i) ? 0 : whole(column, type, from + i);
+    }
+    return values;
+  }
+
+  /** A whole number, or 1 for true. */
+  static long whole(ColumnVector column, DataType type, int row) {
+    if (type instanceof LongType) return column.getLong(row);
+    if (type instanceof IntegerType) return column.getInt(row);
+    if (type instanceof ShortType) return column.getShort(row);
+    if (type instanceof ByteType) return column.getByte(row);
+    return column.getBoolean(row) ? 1 : 0;
+  }
+
+  /** What kind of numbers an array holds. */
+  public static int elements(DataType type) {
+    if (type instanceof FloatType) return FLOAT;
+    if (type instanceof DoubleType) return DOUBLE;
+    if (type instanceof ByteType) return BYTE;
+    if (type instanceof ShortType) return SHORT;
+    if (type instanceof IntegerType) return INT;
+    if (type instanceof LongType) return LONG;
+    throw new IllegalArgumentException("an array of " + type.catalogString());
   }
 
   /** A row that the model cannot take; with condition and SQLSTATE in its text, as every error of ours. */

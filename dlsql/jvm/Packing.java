@@ -108,6 +108,7 @@ public final class Packing {
       int total = 0;
       while (rows.hasNext() && total < CHUNKS) {
         UnsafeRow given = (UnsafeRow) rows.next();  // of one column: where its bytes lie and how many they are stand in its 8 bytes
+        if (given.isNullAt(0)) continue;
         int length = (int) given.getLong(0);
         Object row = given.getBaseObject();
         long from = given.getBaseOffset() + (given.getLong(0) >>> 32);

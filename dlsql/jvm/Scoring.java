@@ -40,6 +40,31 @@ public class Scoring {
     public Rule preColumnarTransitions() {
       return new Plans();
     }
+
+    public Rule postColumnarTransitions() {
+      return new OverColumns();
+    }
+  }
+
+  /** Where it is known which scans give columns, projections that pack take them as they are. */
+  public static class OverColumns extends Rule {
+    public String ruleName() {
+      return "dlsql.OverColumns";
+    }
+
+    public TreeNode apply(TreeNode plan) {
+      return ((SparkPlan) plan).transformDown(new Projections());
+    }
+  }
+
+  public static class Projections extends scala.runtime.AbstractPartialFunction {
+    public boolean isDefinedAt(Object plan) {
+      return plan instanceof ProjectExec && !(plan instanceof PackColumns);
+    }
+
+    public Object applyOrElse(Object plan, scala.Function1 otherwise) {
+      return isDefinedAt(plan) ? PackColumns.of((ProjectExec) plan) : otherwise.apply(plan);
+    }
   }
 
   public static class Plans extends Rule {

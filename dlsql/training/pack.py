@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from dlsql import encoding
 from dlsql.bridge import Bridge
 from dlsql.options import Settings
-from dlsql.training.profile import Profile, column, held_out, label_text
+from dlsql.training.profile import Profile, class_key, column, held_out
 from udfs.batches import Block, opened
 from udfs.rows import row_type
 
@@ -75,14 +75,14 @@ def pack_rows(bridge: Bridge, found: Profile, settings: Settings, workers: int, 
     aside = held_out(found, settings)
     drawn = int((1 << 30) * found.held_out) if aside is None else -1  # of 2^30 rows; else each row says
     answers = [
-        (column(name) if label.classes is None else label_text(column(name), columns.types[name])).alias(f"{_LABEL}{place}")
+        (column(name) if label.classes is None else class_key(column(name), columns.types[name])).alias(f"{_LABEL}{place}")
         for place, (name, label) in enumerate(zip(columns.labels, labels, strict=True))
     ]
     weight = F.lit(1.0) if columns.weight is None else column(columns.weight)
     said = F.lit(0) if aside is None else aside.cast("int")
-    rows = columns.frame.select(*(column(name) for name in columns.features), *answers, weight.alias(_WEIGHT), said.alias(_KEY))
+    rows = columns.weighed.select(*(column(name) for name in columns.features), *answers, weight.alias(_WEIGHT), said.alias(_KEY))
     row = row_type(found.learned, {"key": "<i8", "label": f"({len(labels)},)<i4", "weight": "<f4"})  # a label is a class or a float32
-    encoder = bridge.encoder(encoding.told(found.learned, row, strict=True, alone=False, more=_others(found, row)))
+    encoder = bridge.encoder(encoding.told(found.learned, row, strict=True, finite=True, more=_others(found, row)))
     assert row.fields is not None
     ends = [*(int(row.fields[name][1]) for name in ("label", "weight", "dense", "codes")), row.itemsize]
     buckets = max(1, -(-found.rows * row.itemsize // (workers * _BLOCK_BYTES)))

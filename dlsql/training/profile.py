@@ -30,6 +30,7 @@ class Columns:
     """The training query's columns by their part."""
 
     frame: DataFrame  # usable rows only
+    weighed: DataFrame  # those, and rows with numbers that are NaN or infinite, which an Encoder finds with less effort than a filter
     features: tuple[str, ...]
     labels: tuple[str, ...]
     weight: str | None
@@ -57,8 +58,9 @@ def columns(frame: DataFrame, settings: Settings) -> Columns:
     frame = without_vectors(frame)
     found = parts(fields(frame), settings)
     _check_not_padded(frame, found.features)
-    usable = frame.where(_usable(found.types, found.features, found.labels, found.weight))
-    return Columns(usable, found.features, found.labels, found.weight, found.split, found.types)
+    weighed = frame.where(_weighed(found.labels, found.weight))
+    usable = weighed.where(_finite(found.types, (*found.features, *found.labels, *([found.weight] if found.weight else []))))
+    return Columns(usable, weighed, found.features, found.labels, found.weight, found.split, found.types)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,17 +180,20 @@ def column(name: str) -> Column:
     return F.col(identifier(name))
 
 
-def _usable(types: dict[str, str], features: tuple[str, ...], labels: tuple[str, ...], weight: str | None) -> Column:
+def _weighed(labels: tuple[str, ...], weight: str | None) -> Column:
+    """Whether a row says what it teaches, and counts."""
     conditions = [column(label).isNotNull() for label in labels]
-    finite = [name for name in (*features, *labels) if types[name] in ("float", "double")]
-    if weight is not None:
-        conditions.append(column(weight).isNotNull() & (column(weight) > 0))
-        finite += [weight] if types[weight] in ("float", "double") else []
-    lists = [column(name) for name in features if types[name] in ("array<float>", "array<double>")]
+    return _all(conditions if weight is None else [*conditions, column(weight).isNotNull() & (column(weight) > 0)])
+
+
+def _finite(types: dict[str, str], names: Sequence[str]) -> Column:
+    """Whether no number is NaN or infinite."""
+    numbers = [column(name) for name in names if types[name] in ("float", "double")]
+    lists = [column(name) for name in names if types[name] in ("array<float>", "array<double>")]
     # NaN is larger than every other number in Spark. One comparison a number: a list of odd ones to look for takes three.
-    bounded = [*(F.abs(column(name)) < _INFINITE for name in finite), *(F.array_max(one) < _INFINITE for one in lists)]
-    conditions += [F.coalesce(one, F.lit(True)) for one in (*bounded, *(F.array_min(one) > -_INFINITE for one in lists))]
-    return _all(conditions)
+    bounded = [*(F.abs(one) < _INFINITE for one in numbers), *(F.array_max(one) < _INFINITE for one in lists)]
+    conditions = [F.coalesce(one, F.lit(True)) for one in (*bounded, *(F.array_min(one) > -_INFINITE for one in lists))]
+    return _all(conditions) if conditions else F.lit(True)
 
 
 def _all(conditions: Sequence[Column]) -> Column:
@@ -352,6 +357,11 @@ def _label(columns: Columns, name: str, statistics: dict[str, Any], settings: Se
         return Label(name, columns.types[name]), (), ()
     mean = steady(statistics[f"label.mean.{name}"], 0.0)
     return Label(name, columns.types[name], None, mean, scale(statistics[f"label.scale.{name}"], mean)), (), ()
+
+
+def class_key(label: Column, type: str) -> Column:
+    """A label as an Encoder knows it: by its text; a whole number as it is, whose text would take a tenth of the packing's time."""
+    return label if type in ("tinyint", "smallint", "int", "bigint") else label_text(label, type)
 
 
 def label_text(label: Column, type: str) -> Column:

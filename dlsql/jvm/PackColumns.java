@@ -1,0 +1,327 @@
+package dlsql;
+
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+import org.apache.spark.rdd.RDD;
+import org.apache.spark.sql.catalyst.InternalRow;
+import org.apache.spark.sql.catalyst.expressions.*;
+import org.apache.spark.sql.execution.ColumnarToRowExec;
+import org.apache.spark.sql.execution.FilterExec;
+import org.apache.spark.sql.execution.ProjectExec;
+import org.apache.spark.sql.execution.SparkPlan;
+import org.apache.spark.sql.execution.metric.SQLMetric;
+import org.apache.spark.sql.execution.metric.SQLMetrics;
+import org.apache.spark.sql.execution.vectorized.ColumnVectorUtils;
+import org.apache.spark.sql.execution.vectorized.ConstantColumnVector;
+import org.apache.spark.sql.types.*;
+import org.apache.spark.sql.vectorized.ColumnVector;
+import org.apache.spark.sql.vectorized.ColumnarBatch;
+import org.apache.spark.unsafe.Platform;
+import scala.collection.immutable.Seq;
+
+/**
+ * A projection that packs, and the filter below it, over a scan that gives columns: they are encoded one after the other, some hundreds of
+ * rows at a time, and what comes out are Spark's rows, each of them a stretch of one buffer. The code that Spark generates would take the
+ * columns apart into rows, allocate for each and copy it twice.
+ */
+public class PackColumns extends ProjectExec {
+  private static final int BYTES = 1 << 16;  // of the rows that are encoded at once: they stay in the core's cache from column to column
+
+  private final scala.Option condition;
+  private final SQLMetric rows;
+
+  public PackColumns(Seq projectList, SparkPlan child, scala.Option condition) {
+    super(projectList, child);
+    this.condition = condition;
+    rows = SQLMetrics.createMetric(sparkContext(), "number of output rows");
+  }
+
+  /** What does the same as a projection: over columns, if it packs nothing but columns and constants; else the projection. */
+  static SparkPlan of(ProjectExec project) {
+    boolean packs = false;
+    for (Object one : Lists.list(project.projectList())) {
+      if (one instanceof Attribute) continue;
+      if (!(one instanceof Alias) || !(((Alias) one).child() instanceof Encode)) return project;
+      for (Object feature : ((Encode) ((Alias) one).child()).features()) if (!isReady((Expression) feature)) return project;
+      packs = true;
+    }
+    if (!packs) return project;
+    Expression condition = null;
+    SparkPlan below = project.child();
+    while (below instanceof FilterExec || below instanceof ProjectExec && chooses((ProjectExec) below)) {
+      if (below instanceof FilterExec) {
+        Expression one = ((FilterExec) below).condition();
+        condition = condition == null ? one : new And(one, condition);
+      }
+      below = (SparkPlan) below.children().apply(0);
+    }
+    if (below instanceof ColumnarToRowExec) below = ((ColumnarToRowExec) below).child();
+    // A cached table gives both, and rows where nobody asks for columns.
+    return below.supportsColumnar() ? new PackColumns(project.projectList(), below, scala.Option.apply(condition)) : project;
+  }
+
+  private static boolean isReady(Expression feature) {
+    DataType type = feature.dataType();
+    return feature instanceof Attribute || feature.foldable() && !(type instanceof ArrayType) && !(type instanceof BinaryType);
+  }
+
+  private static boolean chooses(ProjectExec project) {
+    for (Object one : Lists.list(project.projectList())) if (!(one instanceof Attribute)) return false;
+    return true;
+  }
+
+  public boolean supportCodegen() {
+    return false;
+  }
+
+  public scala.collection.immutable.Map metrics() {
+    return (scala.collection.immutable.Map) super.metrics().updated("numOutputRows", rows);
+  }
+
+  public ProjectExec withNewChildInternal(SparkPlan child) {
+    return new PackColumns(projectList(), child, condition);
+  }
+
+  public int productArity() {
+    return 3;
+  }
+
+  public Object productElement(int i) {
+    return i == 2 ? condition : super.productElement(i);
+  }
+
+  public boolean canEqual(Object other) {
+    return other instanceof PackColumns;
+  }
+
+  public boolean equals(Object other) {
+    return other instanceof PackColumns && super.equals(other) && condition.equals(((PackColumns) other).condition);
+  }
+
+  public String verboseStringWithOperatorId() {
+    return super.verboseStringWithOperatorId() + (condition.isEmpty() ? "" : "Condition : " + condition.get() + "\n");
+  }
+
+  public RDD doExecute() {
+    Partition each = new Partition(Lists.list(projectList()), child().output(), (Expression) (condition.isEmpty() ? null : condition.get()), rows);
+    return child().executeColumnar().mapPartitionsWithIndexInternal(each, false, false, false, scala.reflect.ClassTag$.MODULE$.apply(InternalRow.class));
+  }
+
+  /** What happens to a partition. */
+  public static class Partition extends scala.runtime.AbstractFunction2 implements java.io.Serializable {
+    final List columns;  // that come out
+    final Seq given;
+    final Expression condition;
+    final SQLMetric count;
+
+    Partition(List columns, Seq given, Expression condition, SQLMetric count) {
+      this.columns = columns;
+      this.given = given;
+      this.condition = condition;
+      this.count = count;
+    }
+
+    public Object apply(Object index, Object batches) {
+      return new Rows(this, ((Integer) index).intValue(), (scala.collection.Iterator) batches);
+    }
+
+    BasePredicate predicate(Expression condition, int partition) {
+      if (condition == null) return null;
+      BasePredicate made = Predicate$.MODULE$.create(condition, given);
+      made.initialize(partition);
+      return made;
+    }
+  }
+
+  /** One of the packed columns: what feeds it, and where it lies in a row. */
+  private static final class Packed {
+    final Encoder encoder;
+    final int[] from;  // of each part: its place in a batch; -1 for a constant
+    final ColumnVector[] constants;
+    final BasePredicate guard;  // of the rows that are scored; null for all
+    int slot;
+    int at;
+
+    Packed(Encode encode, Partition of, int partition) {
+      encoder = encode.encoder();
+      List features = encode.features();
+      from = new int[features.size()];
+      constants = new ColumnVector[from.length];
+      for (int i = 0; i < from.length; i++) {
+        Expression feature = (Expression) features.get(i);
+        from[i] = place(feature, of.given);
+        if (from[i] < 0) constants[i] = constant(feature);
+      }
+      guard = of.predicate(encode.condition(), partition);
+    }
+
+    private static ColumnVector constant(Expression value) {
+      ConstantColumnVector column = new ConstantColumnVector(1, value.dataType());
+      ColumnVectorUtils.populate(column, new GenericInternalRow(new Object[] {value.eval(InternalRow.empty())}), 0);
+      return column;
+    }
+  }
+
+  private static int place(Expression column, Seq given) {
+    for (int i = 0; column instanceof Attribute && i < given.size(); i++) {
+      if (((Attribute) given.apply(i)).exprId().equals(((Attribute) column).exprId())) return i;
+    }
+    return -1;
+  }
+
+  /** Whether values of a type lie in the 8 bytes of their field. */
+  private static boolean isNarrow(DataType type) {
+    return type instanceof IntegralType || type instanceof FractionalType && !(type instanceof DecimalType) || type instanceof BooleanType
+        || isMoment(type) || type instanceof DateType;
+  }
+
+  private static boolean isMoment(DataType type) {
+    return type instanceof TimestampType || type instanceof TimestampNTZType;
+  }
+
+  public static class Rows extends scala.collection.AbstractIterator {
+    private final scala.collection.Iterator batches;
+    private final SQLMetric rowsGiven;
+    private final BasePredicate chosen;
+    private final Packed[] packed;
+    private final int[] kept;  // in a batch, of each field; -1 for a packed one
+    private final UnsafeProjection joining;  // null where all that is kept beside packed columns is numbers, which the buffer holds
+    private final JoinedRow joined = new JoinedRow();
+    private final UnsafeRow row;
+    private final int stride;
+    private final byte[] buffer;
+    private final int[] all;  // rows of a slice that the condition holds for
+    private final int[] some;  // of these, those that a guard holds for
+    private final int[] places;
+    private final int[] theirs;
+    private final boolean[] fits;
+    private ColumnarBatch batch;
+    private int begin;  // of the slice
+    private int end;
+    private int count;
+    private int at;
+
+    Rows(Partition of, int partition, scala.collection.Iterator batches) {
+      this.batches = batches;
+      rowsGiven = of.count;
+      chosen = of.predicate(of.condition, partition);
+      boolean narrow = true;
+      for (Object one : of.columns) narrow &= one instanceof Alias || isNarrow(((Attribute) one).dataType());
+      List fields = new ArrayList(), inputs = Lists.list(of.given), outputs = new ArrayList(), encodes = new ArrayList();
+      for (Object one : of.columns) {
+        outputs.add(((NamedExpression) one).toAttribute());
+        if (one instanceof Alias) inputs.add(((NamedExpression) one).toAttribute());
+        if (one instanceof Alias || narrow) fields.add(one);
+      }
+      joining = narrow ? null : UnsafeProjection.create(Lists.seq(outputs), Lists.seq(inputs));
+      row = new UnsafeRow(fields.size());
+      kept = new int[fields.size()];
+      int size = UnsafeRow.calculateBitSetWidthInBytes(kept.length) + 8 * kept.length;
+      for (int i = 0; i < kept.length; i++) {
+        kept[i] = fields.get(i) instanceof Alias ? -1 : place((Expression) fields.get(i), of.given);
+        if (kept[i] >= 0) continue;
+        Packed one = new Packed((Encode) ((Alias) fields.get(i)).child(), of, partition);
+        one.slot = i;
+        one.at = size;
+        size += (one.encoder.bytes() + 7) / 8 * 8;
+        encodes.add(one);
+      }
+      packed = (Packed[]) encodes.toArray(new Packed[0]);
+      stride = size;
+      int most = Math.max(1, Math.min(BYTES / stride, 1024));
+      buffer = new byte[Math.multiplyExact(most, stride)];
+      all = new int[most];
+      some = new int[most];
+      theirs = new int[most];
+      fits = new boolean[most];
+      places = new int[most];
+      for (int i = 0; i < most; i++) places[i] = i;
+    }
+
+    public boolean hasNext() {
+      while (at == count) {
+        if (batch == null || end == batch.numRows()) {
+          if (batch != null) batch.closeIfFreeable();
+          batch = null;
+          if (!batches.hasNext()) return false;
+          batch = (ColumnarBatch) batches.next();
+          end = 0;
+        }
+        fill();
+      }
+      return true;
+    }
+
+    public Object next() {
+      if (!hasNext()) throw new java.util.NoSuchElementException();
+      row.pointTo(buffer, Platform.BYTE_ARRAY_OFFSET + (long) at * stride, stride);
+      InternalRow beside = joining == null ? null : batch.getRow(begin + all[at]);
+      at++;
+      return joining == null ? row : joining.apply(joined.apply(beside, row));
+    }
+
+    private void fill() {
+      begin = end;
+      end = Math.min(begin + all.length, batch.numRows());
+      at = 0;
+      count = 0;
+      for (int i = 0; i < end - begin; i++) if (chosen == null || chosen.eval(batch.getRow(begin + i))) all[count++] = i;
+      rowsGiven.add(count);
+      Arrays.fill(buffer, 0, count * stride, (byte) 0);
+      for (Packed one : packed) pack(one);
+      for (int field = 0; field < kept.length; field++) if (kept[field] >= 0) keep(field, batch.column(kept[field]));
+    }
+
+    private void pack(Packed one) {
+      int[] rows = all, to = places;
+      int n = count;
+      Arrays.fill(fits, 0, count, one.guard == null);
+      if (one.guard != null) {
+        n = 0;
+        for (int i = 0; i < count; i++) {
+          if (!one.guard.eval(batch.getRow(begin + all[i]))) continue;
+          some[n] = all[i];
+          theirs[n++] = i;
+          fits[i] = true;
+        }
+        rows = some;
+        to = theirs;
+      }
+      for (int part = 0; part < one.from.length; part++) {
+        ColumnVector column = one.from[part] < 0 ? one.constants[part] : batch.column(one.from[part]);
+        one.encoder.column(buffer, Platform.BYTE_ARRAY_OFFSET + one.at, stride, part, column, begin, end - begin, rows, to, n, fits);
+      }
+      long where = (long) one.at << 32 | one.encoder.bytes();
+      for (int i = 0; i < count; i++) {
+        if (fits[i]) Platform.putLong(buffer, field(i, one.slot), where);
+        else setNull(i, one.slot);
+      }
+    }
+
+    private long field(int place, int field) {
+      return Platform.BYTE_ARRAY_OFFSET + (long) place * stride + UnsafeRow.calculateBitSetWidthInBytes(kept.length) + 8L * field;
+    }
+
+    private void setNull(int place, int field) {
+      org.apache.spark.unsafe.bitset.BitSetMethods.set(buffer, Platform.BYTE_ARRAY_OFFSET + (long) place * stride, field);
+    }
+
+    private void keep(int field, ColumnVector column) {
+      DataType type = column.dataType();
+      boolean nulls = column.hasNull();
+      for (int i = 0; i < count; i++) {
+        int from = begin + all[i];
+        long where = field(i, field);
+        if (nulls && column.isNullAt(from)) setNull(i, field);
+        else if (type instanceof DoubleType) Platform.putDouble(buffer, where, column.getDouble(from));
+        else if (type instanceof FloatType) Platform.putFloat(buffer, where, column.getFloat(from));
+        else if (type instanceof LongType || isMoment(type)) Platform.putLong(buffer, where, column.getLong(from));
+        else if (type instanceof IntegerType || type instanceof DateType) Platform.putInt(buffer, where, column.getInt(from));
+        else if (type instanceof ShortType) Platform.putShort(buffer, where, column.getShort(from));
+        else if (type instanceof ByteType) Platform.putByte(buffer, where, column.getByte(from));
+        else Platform.putBoolean(buffer, where, column.getBoolean(from));
+      }
+    }
+  }
+}
