@@ -129,7 +129,7 @@ class Bridge:
         return self._new("Encoder", told)
 
     def blocks(
-        self, rows: DataFrame, encoder: Any, workers: int, buckets: int, ends: Sequence[int], block_rows: int, seed: int, drawn: int,
+        self, rows: DataFrame, encoder: Any, workers: int, buckets: int, joined: int, ends: Sequence[int], seed: int, drawn: int,
         title: str,
     ) -> "RDD[Any]":  # fmt: skip
         """Rows as blocks, see Packing.java; the encoder takes the frame's columns in their order."""
@@ -137,7 +137,7 @@ class Bridge:
         parts = gateway.new_array(self._jvm.int, len(ends))
         for place, end in enumerate(ends):
             parts[place] = end
-        packed = self._jvm.dlsql.Packing.blocks(rows._jdf, encoder, workers, buckets, parts, block_rows, seed, drawn, title)
+        packed = self._jvm.dlsql.Packing.blocks(rows._jdf, encoder, workers, buckets, joined, parts, seed, drawn, title)
         return RDD(packed, self.context, CPickleSerializer())
 
     def counted(self, blocks: "RDD[Any]") -> list[tuple[int, int, int]]:

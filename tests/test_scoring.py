@@ -90,6 +90,53 @@ def test_encoding_in_the_jvm_is_interpreted_as_it_is_compiled(spark: SparkSessio
             spark.conf.unset(key)
 
 
+CALL = "PREDICT('odd.number', struct(given.*))"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        f"SELECT id, tiny, share, open, day, moment, local, CAST(id AS SMALLINT) AS small, CAST(share AS FLOAT) AS real, {CALL} AS y FROM given",
+        f"SELECT word, pair, price, {CALL} AS y FROM given",
+        f"SELECT id, {CALL} AS y FROM given WHERE day > DATE'1950-01-01' AND (word <> 'bb' OR share > 0) AND id % 7 > 1",
+        f"SELECT id, {CALL} AS y FROM given WHERE id < 0",
+        f"SELECT id, CASE WHEN id % 3 = 0 THEN {CALL} WHEN word = 'bb' THEN -1 END AS y, {CALL} + 1 AS z FROM given",
+        "SELECT id, PREDICT('odd.number', tiny, 5, NULL, -0D, 9.75BD, true, DATE'2020-02-29', moment, local, 'bb', pair, many) AS y FROM given",
+        f"SELECT id, PREDICT_PROBA('odd.class', struct(given.*)) AS y, {CALL} AS z FROM given WHERE pair IS NOT NULL",
+    ],
+)
+def test_columns_are_packed_as_rows_are(spark: SparkSession, odd: DataFrame, tmp_path: Path, query: str) -> None:
+    """A scan of Parquet gives columns, some as a dictionary's words; without its vectorised reader it gives rows."""
+    stored = str(tmp_path / "given")
+    odd.repartition(3).write.parquet(stored)
+    reader = "spark.sql.parquet.enableVectorizedReader"
+    found = {}
+    for vectorised in ("true", "false"):
+        spark.conf.set(reader, vectorised)
+        try:
+            spark.read.parquet(stored).createOrReplaceTempView("given")
+            asked = spark.sql(query)
+            found[vectorised] = sorted(str(row) for row in asked.collect())
+            plan = asked._jdf.queryExecution().executedPlan().toString()
+        finally:
+            spark.conf.unset(reader)
+        assert ("PackColumns" in plan) == (vectorised == "true"), plan
+    assert found["true"] == found["false"]
+    assert len(found["true"]) == spark.sql(query).count()
+
+
+def test_a_cached_table_gives_columns_too(spark: SparkSession, database: str) -> None:
+    spark.sql("CREATE TABLE numbers AS SELECT id, nullif(id % 5, 3) AS a, sin(id) AS b, CAST(id % 2 AS INT) AS label FROM range(3000)")
+    spark.sql("CREATE MODEL m OPTIONS (model_type = 'linear_regressor', max_iterations = 1) AS SELECT a, b, label FROM numbers")
+    query = "SELECT id, PREDICT('m', a, b) AS y FROM numbers WHERE b > -0.5"
+    before = sorted(map(str, spark.sql(query).collect()))
+    spark.sql("CACHE TABLE numbers")
+    asked = spark.sql(query)
+    assert sorted(map(str, asked.collect())) == before
+    plan = asked._jdf.queryExecution().executedPlan().toString()
+    assert "PackColumns" in plan and "In-memory table" in plan
+
+
 def test_wide_tables_are_packed_too(spark: SparkSession, database: str) -> None:
     columns = ", ".join(f"(id * {i} % 101) / 10D AS c{i}" for i in range(250))
     spark.sql(f"CREATE TABLE wide AS SELECT {columns}, CAST(id % 2 AS INT) AS label FROM range(64)")

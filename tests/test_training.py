@@ -3,6 +3,8 @@
 import math
 import re
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from pyspark.errors import AnalysisException
@@ -27,9 +29,44 @@ def lab(spark: SparkSession) -> Iterator[None]:
     spark.sql("DROP DATABASE lab CASCADE")
 
 
-def train(spark: SparkSession, options: str, query: str, name: str = "m") -> dict[str, object]:
+def train(spark: SparkSession, options: str, query: str, name: str = "m") -> dict[str, Any]:
     (row,) = spark.sql(f"CREATE OR REPLACE MODEL {name} OPTIONS ({options}) AS {query}").collect()
     return dict(row.asDict())
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "CAST(id % 3 AS TINYINT)",
+        "if(id % 50 = 0, NULL, id % 3 - 1)",
+        "concat('k', id % 2)",
+        "sin(id)",
+        "if(id = 9, double('NaN'), id * 1D)",
+    ],
+)
+def test_a_scan_of_columns_trains_as_one_of_rows(spark: SparkSession, tmp_path: Path, label: str) -> None:
+    """Without its vectorised reader Parquet gives rows. The loss is of the same rows in the same order."""
+    spark.range(900).selectExpr(
+        "nullif(id % 7, 3) AS whole", "CASE WHEN id % 100 = 1 THEN float('Infinity') WHEN id % 9 = 0 THEN NULL ELSE CAST(cos(id) AS FLOAT) END AS real",
+        "element_at(array('ä', '', NULL, 'bb'), CAST(id % 4 + 1 AS INT)) AS word", "DATE'2020-01-01' + CAST(id AS INT) AS day",
+        "array(id * 1D, if(id % 11 = 0, double('-Infinity'), NULL)) AS pair", "CAST(id % 5 AS DECIMAL(9, 2)) AS weight", f"{label} AS label",
+    ).repartition(3).write.parquet(str(tmp_path / "rows"))  # fmt: skip
+    kind = "dnn_regressor" if label.endswith(("sin(id)", "1D)")) else "dnn_classifier"
+    found = []
+    for vectorised in ("true", "false"):
+        spark.conf.set("spark.sql.parquet.enableVectorizedReader", vectorised)
+        try:
+            options = f"model_type = '{kind}', hidden_units = [8], max_iterations = 2, num_workers = 2, instance_weight_col = 'weight'"
+            found.append(train(spark, options, f"SELECT * FROM parquet.`{tmp_path}/rows`"))
+        finally:
+            spark.conf.unset("spark.sql.parquet.enableVectorizedReader")
+    columns, rows = found
+    for same in ("loss", "rows_trained"):
+        assert columns[same] == rows[same]
+    assert 500 < rows["rows_trained"] < 800
+    assert {k: v for k, v in columns["metrics"].items() if "seconds" not in k} == {
+        k: v for k, v in rows["metrics"].items() if "seconds" not in k
+    }
 
 
 @pytest.mark.parametrize(

@@ -30,22 +30,24 @@ import scala.reflect.ClassTag$;
  *
  * The order follows from the rows alone. A row begins with a key of 8 bytes, a hash of its other bytes whose lowest bit says whether it is
  * held out: as the row says there, or by the hash itself, so many of 2^30. A worker's rows lie by that bit, then by the key, then by their bytes, however the shuffle brought them. So that a worker's part need
- * not fit into memory, it is divided into buckets by the key's highest bits, and put in order one after the other.
+ * not fit into memory, it is divided into buckets by the key's highest bits, which are put in order one after the other; some of them, which
+ * fit into a core's cache one by one, make a block.
  */
 public final class Packing {
   private static final int HEAD = 32;  // bytes before a block's rows: eight numbers, see Blocks.next
   private static final ClassTag BYTES = ClassTag$.MODULE$.apply(byte[].class);
-  private static final int CHUNKS = 32 << 20;  // bytes of rows that a task holds before it gives them to the shuffle
+  private static final int CHUNKS = 32 << 20;  // bytes of rows that a task holds at most on their way to the shuffle
+  private static final int CHUNK = 1 << 18;  // that one of a bucket's chunks has at most
 
   /** Where each worker's blocks lie, a partition for each worker; see Files. */
-  public static JavaRDD blocks(org.apache.spark.sql.classic.Dataset rows, Encoder encoder, int workers, int buckets, int[] ends, int blockRows,
+  public static JavaRDD blocks(org.apache.spark.sql.classic.Dataset rows, Encoder encoder, int workers, int buckets, int joined, int[] ends,
       long seed, int drawn, String name) {
     List features = Lists.list(rows.queryExecution().analyzed().output());
     Expression packed = Encode.of(encoder, Literal.create(Boolean.TRUE, BooleanType$.MODULE$), features, null);
     Column[] columns = new Column[] {org.apache.spark.sql.classic.ExpressionUtils.column(packed)};
     JavaRDD read = ((org.apache.spark.sql.classic.Dataset) rows.select(columns)).queryExecution().toRdd().toJavaRDD();
-    JavaRDD made = read.mapPartitionsToPair(new Split(workers, buckets, seed, drawn))
-        .repartitionAndSortWithinPartitions(new ByWorker(workers, buckets)).mapPartitions(new Order(buckets, ends, blockRows));
+    JavaRDD made = read.mapPartitionsToPair(new Split(workers, buckets, encoder.bytes(), seed, drawn))
+        .repartitionAndSortWithinPartitions(new ByWorker(workers, buckets)).mapPartitions(new Order(buckets, joined, ends));
     Kept kept = new Kept(made.rdd());
     kept.setName(name).persist(StorageLevel$.MODULE$.DISK_ONLY());
     return new JavaRDD(new Files(kept), BYTES);
@@ -60,78 +62,73 @@ public final class Packing {
   public static class Split implements org.apache.spark.api.java.function.PairFlatMapFunction {
     private final int workers;
     private final int buckets;
+    private final int size;  // of a row
     private final long seed;
     private final int drawn;
 
-    public Split(int workers, int buckets, long seed, int drawn) {
+    public Split(int workers, int buckets, int size, long seed, int drawn) {
       this.workers = workers;
       this.buckets = buckets;
+      this.size = size;
       this.seed = seed;
       this.drawn = drawn;
     }
 
     public Iterator call(Object rows) {
-      return new Chunks((Iterator) rows, workers, buckets, seed, drawn);
+      return new Chunks(this, (Iterator) rows);
     }
   }
 
   public static class Chunks implements Iterator {
+    private final Split how;
     private final Iterator rows;
-    private final int workers;
-    private final int buckets;
-    private final long seed;
-    private final int drawn;
     private final byte[][] held;
     private final int[] sizes;
-    private Iterator ready = new ArrayList().iterator();
+    private final int full;  // bytes of a chunk
+    private Tuple2 ready;
+    private int rest;  // after the last row: the next place whose chunk, however small, goes
 
-    public Chunks(Iterator rows, int workers, int buckets, long seed, int drawn) {
+    public Chunks(Split how, Iterator rows) {
+      this.how = how;
       this.rows = rows;
-      this.workers = workers;
-      this.buckets = buckets;
-      this.seed = seed;
-      this.drawn = drawn;
-      held = new byte[2 * workers * buckets][];
+      held = new byte[2 * how.workers * how.buckets][];
       sizes = new int[held.length];
+      full = Math.max(1, Math.min(CHUNK, CHUNKS / held.length) / how.size) * how.size;
     }
 
     public boolean hasNext() {
-      if (!ready.hasNext() && rows.hasNext()) fill();
-      return ready.hasNext();
+      while (ready == null && rows.hasNext()) add((UnsafeRow) rows.next());
+      for (; ready == null && rest < held.length; rest++) if (sizes[rest] > 0) give(rest);
+      return ready != null;
     }
 
     public Object next() {
-      return ready.next();
+      Tuple2 chunk = ready;
+      ready = null;
+      return chunk;
     }
 
-    private void fill() {
-      int total = 0;
-      while (rows.hasNext() && total < CHUNKS) {
-        UnsafeRow given = (UnsafeRow) rows.next();  // of one column: where its bytes lie and how many they are stand in its 8 bytes
-        if (given.isNullAt(0)) continue;
-        int length = (int) given.getLong(0);
-        Object row = given.getBaseObject();
-        long from = given.getBaseOffset() + (given.getLong(0) >>> 32);
-        long hash = XXH64.hashUnsafeBytes(row, from + 8, length - 8, seed);
-        long heldOut = drawn < 0 ? Platform.getLong(row, from) : (hash & (1 << 30) - 1) < drawn ? 1 : 0;
-        long key = hash & ~1L | heldOut;
-        int worker = (int) Math.floorMod(key >> 30, (long) workers);
-        int bucket = (int) (((key >>> 33) * buckets) >>> 31);
-        int place = (2 * worker + (int) (key & 1)) * buckets + bucket;
-        byte[] chunk = held[place];
-        if (chunk == null) chunk = held[place] = new byte[Math.max(length, 1 << 12)];
-        if (sizes[place] + length > chunk.length) chunk = held[place] = Arrays.copyOf(chunk, Math.max(2 * chunk.length, sizes[place] + length));
-        Encoder.copy(row, from, chunk, sizes[place], length);
-        Platform.putLong(chunk, Platform.BYTE_ARRAY_OFFSET + sizes[place], key);
-        sizes[place] += length;
-        total += length;
-      }
-      List chunks = new ArrayList();
-      for (int place = 0; place < held.length; place++) {
-        if (sizes[place] > 0) chunks.add(new Tuple2(Integer.valueOf(place), Arrays.copyOf(held[place], sizes[place])));
-        sizes[place] = 0;
-      }
-      ready = chunks.iterator();
+    private void add(UnsafeRow given) {
+      if (given.isNullAt(0)) return;
+      Object row = given.getBaseObject();
+      long from = given.getBaseOffset() + (given.getLong(0) >>> 32);  // of its one column: in the 8 bytes stands where its bytes lie
+      long hash = XXH64.hashUnsafeBytes(row, from + 8, how.size - 8, how.seed);
+      long heldOut = how.drawn < 0 ? Platform.getLong(row, from) : (hash & (1 << 30) - 1) < how.drawn ? 1 : 0;
+      long key = hash & ~1L | heldOut;
+      int worker = (int) Math.floorMod(key >> 30, (long) how.workers);
+      int bucket = (int) (((key >>> 33) * how.buckets) >>> 31);
+      int place = (2 * worker + (int) (key & 1)) * how.buckets + bucket;
+      if (held[place] == null) held[place] = new byte[full];
+      Encoder.copy(row, from, held[place], sizes[place], how.size);
+      Platform.putLong(held[place], Platform.BYTE_ARRAY_OFFSET + sizes[place], key);
+      sizes[place] += how.size;
+      if (sizes[place] == full) give(place);
+    }
+
+    private void give(int place) {
+      ready = new Tuple2(Integer.valueOf(place), sizes[place] == full ? held[place] : Arrays.copyOf(held[place], sizes[place]));
+      held[place] = null;
+      sizes[place] = 0;
     }
   }
 
@@ -156,80 +153,94 @@ public final class Packing {
   /** A worker's chunks, by bucket, to its blocks. `ends` says where in a row the key, label, weight, numbers and codes end. */
   public static class Order implements org.apache.spark.api.java.function.FlatMapFunction {
     private final int buckets;
+    private final int joined;
     private final int[] ends;
-    private final int blockRows;
 
-    public Order(int buckets, int[] ends, int blockRows) {
+    public Order(int buckets, int joined, int[] ends) {
       this.buckets = buckets;
+      this.joined = joined;
       this.ends = ends;
-      this.blockRows = blockRows;
     }
 
     public Iterator call(Object chunks) {
-      return new Blocks((Iterator) chunks, buckets, ends, blockRows);
+      return new Blocks(this, (Iterator) chunks);
     }
   }
 
   private static final int[] PARTS = {2, 3, 0, 1};  // of a block: numbers, codes, label, weight, by their places in a row
 
   public static class Blocks implements Iterator {
+    private final Order how;
     private final Iterator chunks;
-    private final int buckets;
-    private final int[] ends;
     private final int size;  // of a row
-    private final int blockRows;
     private Tuple2 ahead;
     private byte[] rows = new byte[0];  // of a bucket
-    private int[] order = new int[0];
-    private int at = 0;
-    private int bucket = -1;
 
-    public Blocks(Iterator chunks, int buckets, int[] ends, int blockRows) {
+    public Blocks(Order how, Iterator chunks) {
+      this.how = how;
       this.chunks = chunks;
-      this.buckets = buckets;
-      this.ends = ends;
-      this.size = ends[ends.length - 1];
-      this.blockRows = blockRows;
-      ahead = chunks.hasNext() ? (Tuple2) chunks.next() : null;
+      size = how.ends[how.ends.length - 1];
+      advance();
     }
 
     public boolean hasNext() {
-      return at < order.length || ahead != null;
+      return ahead != null;
+    }
+
+    private void advance() {
+      ahead = chunks.hasNext() ? (Tuple2) chunks.next() : null;
+    }
+
+    private int bucket() {
+      return ahead == null ? -1 : ((Integer) ahead._1()).intValue();
     }
 
     public Object next() {
-      if (at == order.length) load();
-      int n = Math.min(blockRows, order.length - at);
-      byte[] block = new byte[Math.addExact(HEAD, Math.multiplyExact(n, size - ends[0]))];
-      java.nio.ByteBuffer head = java.nio.ByteBuffer.wrap(block).order(java.nio.ByteOrder.LITTLE_ENDIAN);
-      head.putInt(bucket / (2 * buckets)).putInt(bucket / buckets % 2).putInt(n).putInt(0);  // worker, held out, rows
-      int filled = HEAD;
-      for (int i = 0; i < PARTS.length; i++) {
-        int from = ends[PARTS[i]], width = ends[PARTS[i] + 1] - from;
-        head.putInt(n * width);
-        for (int row = 0; row < n; row++, filled += width) System.arraycopy(rows, order[at + row] * size + from, block, filled, width);
+      int first = bucket(), all = 0;
+      List joined = new ArrayList();  // the chunks of each bucket
+      while (ahead != null && bucket() / how.joined == first / how.joined) {
+        int bucket = bucket();
+        List one = new ArrayList();
+        for (; bucket() == bucket; advance()) {
+          one.add(ahead._2());
+          all = Math.addExact(all, ((byte[]) ahead._2()).length);
+        }
+        joined.add(one);
       }
-      at += n;
+      int n = all / size;
+      byte[] block = new byte[Math.addExact(HEAD, Math.multiplyExact(n, size - how.ends[0]))];
+      java.nio.ByteBuffer head = java.nio.ByteBuffer.wrap(block).order(java.nio.ByteOrder.LITTLE_ENDIAN);
+      head.putInt(first / (2 * how.buckets)).putInt(first / how.buckets % 2).putInt(n).putInt(0);  // worker, held out, rows
+      int[] filled = new int[PARTS.length];
+      for (int i = 0, at = HEAD; i < PARTS.length; i++) {
+        int bytes = n * (how.ends[PARTS[i] + 1] - how.ends[PARTS[i]]);
+        head.putInt(bytes);
+        filled[i] = at;
+        at += bytes;
+      }
+      for (Object one : joined) put((List) one, block, filled);
       return block;
     }
 
-    private void load() {
-      bucket = ((Integer) ahead._1()).intValue();
-      List all = new ArrayList();
+    /** A bucket's rows in their order, each part of them where it was filled up to. */
+    private void put(List chunks, byte[] block, int[] filled) {
       int total = 0;
-      while (ahead != null && ((Integer) ahead._1()).intValue() == bucket) {
-        all.add(ahead._2());
-        total = Math.addExact(total, ((byte[]) ahead._2()).length);
-        ahead = chunks.hasNext() ? (Tuple2) chunks.next() : null;
+      for (Object chunk : chunks) total += ((byte[]) chunk).length;
+      if (rows.length < total) rows = new byte[total];
+      int at = 0;
+      for (Object chunk : chunks) {
+        System.arraycopy(chunk, 0, rows, at, ((byte[]) chunk).length);
+        at += ((byte[]) chunk).length;
       }
-      rows = new byte[total];
-      int filled = 0;
-      for (Object chunk : all) {
-        System.arraycopy(chunk, 0, rows, filled, ((byte[]) chunk).length);
-        filled += ((byte[]) chunk).length;
+      int[] order = ordered(rows, total, size);
+      for (int i = 0; i < PARTS.length; i++) {
+        int from = how.ends[PARTS[i]], width = how.ends[PARTS[i] + 1] - from;
+        if (width == 0) continue;
+        for (int row : order) {
+          System.arraycopy(rows, row * size + from, block, filled[i], width);
+          filled[i] += width;
+        }
       }
-      order = ordered(rows, size);
-      at = 0;
     }
   }
 
@@ -237,18 +248,18 @@ public final class Packing {
    * The places of rows in the order of their keys as unsigned numbers, then of their bytes. A radix sort by the highest 32 bits, which tell
    * hashes of a block's rows apart but for a few.
    */
-  public static int[] ordered(byte[] rows, int size) {
-    int n = rows.length / size;
+  public static int[] ordered(byte[] rows, int length, int size) {
+    int n = length / size;
     int[] order = new int[n], other = new int[n], high = new int[n];
     for (int i = 0; i < n; i++) {
       order[i] = i;
       high[i] = (int) (Platform.getLong(rows, Platform.BYTE_ARRAY_OFFSET + (long) i * size) >>> 32);
     }
-    for (int shift = 0; shift < 32; shift += 16) {  // from the lower digit
-      int[] starts = new int[(1 << 16) + 1];
-      for (int i = 0; i < n; i++) starts[(high[i] >>> shift & 0xffff) + 1]++;
-      for (int i = 0; i < 1 << 16; i++) starts[i + 1] += starts[i];
-      for (int i = 0; i < n; i++) other[starts[high[order[i]] >>> shift & 0xffff]++] = order[i];
+    for (int shift = 0; shift < 32; shift += DIGIT) {  // from the lowest digit
+      int[] starts = new int[(1 << DIGIT) + 1];
+      for (int i = 0; i < n; i++) starts[(high[i] >>> shift & MASK) + 1]++;
+      for (int i = 0; i < 1 << DIGIT; i++) starts[i + 1] += starts[i];
+      for (int i = 0; i < n; i++) other[starts[high[order[i]] >>> shift & MASK]++] = order[i];
       int[] swapped = order;
       order = other;
       other = swapped;
@@ -260,6 +271,8 @@ public final class Packing {
     }
     return order;
   }
+
+  private static final int DIGIT = 11, MASK = (1 << DIGIT) - 1;
 
   private static int compare(byte[] rows, int size, int a, int b) {
     long first = Platform.getLong(rows, Platform.BYTE_ARRAY_OFFSET + (long) a * size);
@@ -289,6 +302,8 @@ public final class Packing {
    * stands for the partition, lies their number.
    */
   public static class Files extends RDD {
+    private static final int PIECE = 1 << 20;
+
     private final RDD kept;
 
     public Files(RDD kept) {
@@ -348,8 +363,14 @@ public final class Packing {
     }
 
     private static boolean put(RDDBlockId id, java.nio.ByteBuffer bytes) {
+      // Written piece by piece through a small buffer outside the heap that the thread keeps; else one as large as the block.
+      java.nio.ByteBuffer[] pieces = new java.nio.ByteBuffer[Math.max(1, (bytes.remaining() + PIECE - 1) / PIECE)];
+      for (int i = 0; i < pieces.length; i++) {
+        pieces[i] = (java.nio.ByteBuffer) ((java.nio.ByteBuffer) bytes.duplicate().position(i * PIECE)).slice();
+        if (pieces[i].remaining() > PIECE) pieces[i].limit(PIECE);
+      }
       BlockManager manager = manager();
-      return manager.putBytes(id, new ChunkedByteBuffer(bytes), StorageLevel$.MODULE$.DISK_ONLY(), true, manager.putBytes$default$5(),
+      return manager.putBytes(id, new ChunkedByteBuffer(pieces), StorageLevel$.MODULE$.DISK_ONLY(), true, manager.putBytes$default$5(),
           manager.putBytes$default$6(), BYTES);
     }
 

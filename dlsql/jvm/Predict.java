@@ -11,6 +11,9 @@ import org.apache.spark.api.python.ChainedPythonFunctions;
 import org.apache.spark.rdd.RDD;
 import org.apache.spark.sql.catalyst.InternalRow;
 import org.apache.spark.sql.catalyst.expressions.*;
+import org.apache.spark.sql.catalyst.expressions.codegen.GenerateUnsafeRowJoiner$;
+import org.apache.spark.sql.catalyst.expressions.codegen.UnsafeRowJoiner;
+import org.apache.spark.sql.catalyst.types.DataTypeUtils;
 import org.apache.spark.sql.execution.SparkPlan;
 import org.apache.spark.sql.execution.metric.SQLMetric;
 import org.apache.spark.sql.execution.metric.SQLMetrics;
@@ -18,6 +21,7 @@ import org.apache.spark.sql.execution.python.*;
 import org.apache.spark.sql.types.BinaryType$;
 import org.apache.spark.sql.types.StructType;
 import org.apache.spark.sql.vectorized.ColumnarBatch;
+import org.apache.spark.unsafe.Platform;
 import scala.Tuple2;
 import scala.collection.immutable.Seq;
 
@@ -167,7 +171,7 @@ public class Predict extends ArrowEvalPythonExec {
   /** Rows to blocks, each of them the one row of a batch. Where Spark feeds Python from a thread of its own, this runs there. */
   public static class Blocks extends scala.collection.AbstractIterator {
     final Queue sent = new ConcurrentLinkedQueue();
-    final HybridRowQueue waiting;  // what is kept of the rows that were sent; null for nothing
+    final Waiting waiting;  // what is kept of the rows that were sent; null for nothing
 
     private final Task task;
     private final scala.collection.Iterator rows;
@@ -179,8 +183,7 @@ public class Predict extends ArrowEvalPythonExec {
       this.rows = rows;
       held = new byte[task.places.length][1 << 12];
       keeping = UnsafeProjection.create(task.kept, task.given);
-      waiting = task.kept.isEmpty() ? null : HybridRowQueue.apply(context.taskMemoryManager(), task.kept.size());
-      if (waiting != null) context.addTaskCompletionListener(new Closing(waiting));
+      waiting = task.kept.isEmpty() ? null : new Waiting(task.kept.size(), context);
     }
 
     public boolean hasNext() {
@@ -208,6 +211,7 @@ public class Predict extends ArrowEvalPythonExec {
         if (waiting != null) waiting.add(keeping.apply(row));
         marks.rows++;
       }
+      if (waiting != null) waiting.flush();
       marks.last = !rows.hasNext();
       sent.add(marks);
       Object[] block = new Object[columns];
@@ -223,31 +227,76 @@ public class Predict extends ArrowEvalPythonExec {
     }
   }
 
-  public static class Closing implements org.apache.spark.util.TaskCompletionListener {
-    private final HybridRowQueue queue;
+  /** Spark's queue, which spills, of rows in bunches: its lock and its call for each would take a tenth of the whole time. */
+  static final class Waiting implements org.apache.spark.util.TaskCompletionListener {
+    private static final int HEAD = 16;  // of a row of one BINARY: no NULL, and where its bytes lie
+    private static final int BUNCH = 1 << 15;
 
-    Closing(HybridRowQueue queue) {
-      this.queue = queue;
+    private final HybridRowQueue queue;
+    private final UnsafeRow bunch = new UnsafeRow(1);
+    private byte[] rows = new byte[BUNCH];  // each after its length
+    private int filled = HEAD;
+    private final UnsafeRow row;
+    private UnsafeRow taken;
+    private int at;
+    private int end;
+
+    Waiting(int fields, TaskContext context) {
+      queue = HybridRowQueue.apply(context.taskMemoryManager(), 1);
+      row = new UnsafeRow(fields);
+      context.addTaskCompletionListener(this);
     }
 
     public void onTaskCompletion(TaskContext context) {
       queue.close();
     }
+
+    void add(UnsafeRow one) {
+      int size = one.getSizeInBytes();
+      if (filled > HEAD && filled + 8 + size > rows.length) flush();
+      if (filled + 8 + size > rows.length) rows = new byte[Math.addExact(filled + 8, size)];
+      Platform.putLong(rows, Platform.BYTE_ARRAY_OFFSET + filled, size);
+      Encoder.copy(one.getBaseObject(), one.getBaseOffset(), rows, filled + 8, size);
+      filled += 8 + size;
+    }
+
+    /** Lets the other side have the rows that were added. */
+    void flush() {
+      if (filled == HEAD) return;
+      Platform.putLong(rows, Platform.BYTE_ARRAY_OFFSET + 8, (long) HEAD << 32 | filled - HEAD);
+      bunch.pointTo(rows, filled);
+      queue.add(bunch);
+      filled = HEAD;
+      if (rows.length > BUNCH) rows = new byte[BUNCH];
+    }
+
+    /** The next row, until the one after it is taken. */
+    UnsafeRow remove() {
+      if (at == end) {
+        taken = (UnsafeRow) queue.remove();
+        at = HEAD;
+        end = taken.getSizeInBytes();
+      }
+      long where = taken.getBaseOffset() + at;
+      int size = (int) Platform.getLong(taken.getBaseObject(), where);
+      row.pointTo(taken.getBaseObject(), where + 8, size);
+      at += 8 + size;
+      return row;
+    }
   }
 
   /** The rows again, with what the networks gave. */
   public static class Rows extends scala.collection.AbstractIterator {
-    private static final UnsafeRow NOTHING = new UnsafeRow(0);
-
     private final Task task;
     private final Blocks blocks;
     private final scala.collection.Iterator answers;
-    private final UnsafeProjection joining;
-    private final GenericInternalRow found;
-    private final JoinedRow joined = new JoinedRow();
+    private final UnsafeRowJoiner joiner;
+    private final UnsafeRow found;
     private final byte[][] outputs;  // of a block
     private final int[] widths;
     private final int[] places;
+    private byte[] buffer;  // of the found row: marks of NULL, where each output lies and how long it is, the outputs
+    private final int[] slots;
     private Marks marks = new Marks(0);
     private int at;
 
@@ -255,12 +304,15 @@ public class Predict extends ArrowEvalPythonExec {
       this.task = task;
       this.blocks = blocks;
       this.answers = answers;
-      joining = UnsafeProjection.create(task.output, task.output);
       int calls = task.arguments.length;
-      found = new GenericInternalRow(calls);
+      StructType kept = DataTypeUtils.fromAttributes(task.kept), given = new StructType();
+      for (int i = 0; i < calls; i++) given = given.add("_" + i, BinaryType$.MODULE$);
+      joiner = GenerateUnsafeRowJoiner$.MODULE$.create(kept, given);
+      found = new UnsafeRow(calls);
       outputs = new byte[calls][];
       widths = new int[calls];
       places = new int[calls];
+      slots = new int[calls];
     }
 
     public boolean hasNext() {
@@ -269,16 +321,19 @@ public class Predict extends ArrowEvalPythonExec {
 
     public Object next() {
       if (at == marks.rows) load();
+      found.pointTo(buffer, buffer.length);
       for (int i = 0; i < outputs.length; i++) {
         if (!marks.holds(task.arguments[i], at)) {
           found.setNullAt(i);
           continue;
         }
-        found.update(i, Arrays.copyOfRange(outputs[i], places[i], places[i] + widths[i]));
+        found.setNotNullAt(i);
+        found.setLong(i, (long) slots[i] << 32 | widths[i]);
+        System.arraycopy(outputs[i], places[i], buffer, slots[i], widths[i]);
         places[i] += widths[i];
       }
       at++;
-      return joining.apply(joined.apply(blocks.waiting == null ? NOTHING : (InternalRow) blocks.waiting.remove(), found));
+      return blocks.waiting == null ? found : joiner.join(blocks.waiting.remove(), found);
     }
 
     private void load() {
@@ -292,6 +347,9 @@ public class Predict extends ArrowEvalPythonExec {
         places[i] = 0;
         task.scored.add(rows);
       }
+      int size = UnsafeRow.calculateBitSetWidthInBytes(widths.length) + 8 * widths.length;
+      for (int i = 0; i < widths.length; size += (widths[i++] + 7) / 8 * 8) slots[i] = size;
+      buffer = new byte[size];
       // Python's worker is free for others once it has said that this is all, which under a LIMIT nobody above asks for: it would be ended,
       // and each small query begin a new one, which takes 400 ms.
       if (marks.last) answers.hasNext();

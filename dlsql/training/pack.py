@@ -85,9 +85,9 @@ def pack_rows(bridge: Bridge, found: Profile, settings: Settings, workers: int, 
     encoder = bridge.encoder(encoding.told(found.learned, row, strict=True, finite=True, more=_others(found, row)))
     assert row.fields is not None
     ends = [*(int(row.fields[name][1]) for name in ("label", "weight", "dense", "codes")), row.itemsize]
-    buckets = max(1, -(-found.rows * row.itemsize // (workers * _BLOCK_BYTES)))
-    block = max(1, _BLOCK_BYTES // row.itemsize)
-    stored = bridge.blocks(rows, encoder, workers, buckets, ends, block, settings.seed, drawn, title)
+    blocks = max(1, -(-found.rows * row.itemsize // (workers * _BLOCK_BYTES)))
+    joined = max(1, min(_BUCKETS_A_BLOCK, _BUCKETS // (2 * workers * blocks)))
+    stored = bridge.blocks(rows, encoder, workers, joined * blocks, joined, ends, settings.seed, drawn, title)
     try:
         return _counted(bridge, stored)
     except BaseException:
@@ -119,4 +119,6 @@ def _counted(bridge: Bridge, stored: "RDD[str | bytes]") -> Blocks:
 
 
 _KEY, _LABEL, _WEIGHT = "__dlsql_key", "__dlsql_label", "__dlsql_weight"
-_BLOCK_BYTES = 32 << 20  # that are put in order at once, and then make a block; a worker shuffles within it, and holds it in memory
+_BLOCK_BYTES = 32 << 20  # a worker shuffles within a block, and holds it in memory
+_BUCKETS_A_BLOCK = 16  # each put in order by itself, in a core's cache
+_BUCKETS = 1024  # of all blocks and workers, where blocks are not more: a task that splits rows has a chunk of each under way
