@@ -100,6 +100,7 @@ CALL = "PREDICT('odd.number', struct(given.*))"
         f"SELECT word, pair, price, {CALL} AS y FROM given",
         f"SELECT id, {CALL} AS y FROM given WHERE day > DATE'1950-01-01' AND (word <> 'bb' OR share > 0) AND id % 7 > 1",
         f"SELECT id, {CALL} AS y FROM given WHERE id < 0",
+        f"SELECT count(y), count(z) FROM (SELECT {CALL} AS y, word AS z FROM given WHERE word = 'bb' LIMIT 100)",
         f"SELECT id, CASE WHEN id % 3 = 0 THEN {CALL} WHEN word = 'bb' THEN -1 END AS y, {CALL} + 1 AS z FROM given",
         "SELECT id, PREDICT('odd.number', tiny, 5, NULL, -0D, 9.75BD, true, DATE'2020-02-29', moment, local, 'bb', pair, many) AS y FROM given",
         f"SELECT id, PREDICT_PROBA('odd.class', struct(given.*)) AS y, {CALL} AS z FROM given WHERE pair IS NOT NULL",

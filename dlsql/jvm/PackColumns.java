@@ -8,6 +8,7 @@ import org.apache.spark.sql.catalyst.InternalRow;
 import org.apache.spark.sql.catalyst.expressions.*;
 import org.apache.spark.sql.execution.ColumnarToRowExec;
 import org.apache.spark.sql.execution.FilterExec;
+import org.apache.spark.sql.execution.LocalLimitExec;
 import org.apache.spark.sql.execution.ProjectExec;
 import org.apache.spark.sql.execution.SparkPlan;
 import org.apache.spark.sql.execution.metric.SQLMetric;
@@ -21,7 +22,7 @@ import org.apache.spark.unsafe.Platform;
 import scala.collection.immutable.Seq;
 
 /**
- * A projection that packs, and the filter below it, over a scan that gives columns: they are encoded one after the other, some hundreds of
+ * A projection that packs, and the limit and the filter below it, over a scan that gives columns: they are encoded one after the other, some hundreds of
  * rows at a time, and what comes out are Spark's rows, each of them a stretch of one buffer. The code that Spark generates would take the
  * columns apart into rows, allocate for each and copy it twice.
  */
@@ -29,11 +30,13 @@ public class PackColumns extends ProjectExec {
   private static final int BYTES = 1 << 16;  // of the rows that are encoded at once: they stay in the core's cache from column to column
 
   private final scala.Option condition;
+  private final int limit;  // of rows a partition
   private final SQLMetric rows;
 
-  public PackColumns(Seq projectList, SparkPlan child, scala.Option condition) {
+  public PackColumns(Seq projectList, SparkPlan child, scala.Option condition, int limit) {
     super(projectList, child);
     this.condition = condition;
+    this.limit = limit;
     rows = SQLMetrics.createMetric(sparkContext(), "number of output rows");
   }
 
@@ -48,8 +51,11 @@ public class PackColumns extends ProjectExec {
     }
     if (!packs) return project;
     Expression condition = null;
+    int limit = Integer.MAX_VALUE;
     SparkPlan below = project.child();
-    while (below instanceof FilterExec || below instanceof ProjectExec && chooses((ProjectExec) below)) {
+    while (below instanceof FilterExec || below instanceof ProjectExec && chooses((ProjectExec) below)
+        || below instanceof LocalLimitExec && condition == null) {
+      if (below instanceof LocalLimitExec) limit = Math.min(limit, ((LocalLimitExec) below).limit());
       if (below instanceof FilterExec) {
         Expression one = ((FilterExec) below).condition();
         condition = condition == null ? one : new And(one, condition);
@@ -58,7 +64,7 @@ public class PackColumns extends ProjectExec {
     }
     if (below instanceof ColumnarToRowExec) below = ((ColumnarToRowExec) below).child();
     // A cached table gives both, and rows where nobody asks for columns.
-    return below.supportsColumnar() ? new PackColumns(project.projectList(), below, scala.Option.apply(condition)) : project;
+    return below.supportsColumnar() ? new PackColumns(project.projectList(), below, scala.Option.apply(condition), limit) : project;
   }
 
   private static boolean isReady(Expression feature) {
@@ -80,15 +86,15 @@ public class PackColumns extends ProjectExec {
   }
 
   public ProjectExec withNewChildInternal(SparkPlan child) {
-    return new PackColumns(projectList(), child, condition);
+    return new PackColumns(projectList(), child, condition, limit);
   }
 
   public int productArity() {
-    return 3;
+    return 4;
   }
 
   public Object productElement(int i) {
-    return i == 2 ? condition : super.productElement(i);
+    return i == 3 ? Integer.valueOf(limit) : i == 2 ? condition : super.productElement(i);
   }
 
   public boolean canEqual(Object other) {
@@ -96,15 +102,25 @@ public class PackColumns extends ProjectExec {
   }
 
   public boolean equals(Object other) {
-    return other instanceof PackColumns && super.equals(other) && condition.equals(((PackColumns) other).condition);
+    return other instanceof PackColumns && super.equals(other) && condition.equals(((PackColumns) other).condition)
+        && limit == ((PackColumns) other).limit;
   }
 
   public String verboseStringWithOperatorId() {
-    return super.verboseStringWithOperatorId() + (condition.isEmpty() ? "" : "Condition : " + condition.get() + "\n");
+    return super.verboseStringWithOperatorId() + (condition.isEmpty() ? "" : "Condition : " + condition.get() + "\n")
+        + (limit == Integer.MAX_VALUE ? "" : "Limit : " + limit + "\n");
+  }
+
+  public scala.collection.Iterator stringArgs() {
+    List told = new ArrayList();
+    told.add(projectList());
+    if (condition.isDefined()) told.add(condition.get());
+    if (limit != Integer.MAX_VALUE) told.add("limit " + limit);
+    return Lists.seq(told).iterator();
   }
 
   public RDD doExecute() {
-    Partition each = new Partition(Lists.list(projectList()), child().output(), (Expression) (condition.isEmpty() ? null : condition.get()), rows);
+    Partition each = new Partition(Lists.list(projectList()), child().output(), (Expression) (condition.isEmpty() ? null : condition.get()), limit, rows);
     return child().executeColumnar().mapPartitionsWithIndexInternal(each, false, false, false, scala.reflect.ClassTag$.MODULE$.apply(InternalRow.class));
   }
 
@@ -113,12 +129,14 @@ public class PackColumns extends ProjectExec {
     final List columns;  // that come out
     final Seq given;
     final Expression condition;
+    final int limit;
     final SQLMetric count;
 
-    Partition(List columns, Seq given, Expression condition, SQLMetric count) {
+    Partition(List columns, Seq given, Expression condition, int limit, SQLMetric count) {
       this.columns = columns;
       this.given = given;
       this.condition = condition;
+      this.limit = limit;
       this.count = count;
     }
 
@@ -197,6 +215,7 @@ public class PackColumns extends ProjectExec {
     private final int[] theirs;
     private final boolean[] fits;
     private ColumnarBatch batch;
+    private int left;  // rows that may come out still
     private int begin;  // of the slice
     private int end;
     private int count;
@@ -205,6 +224,7 @@ public class PackColumns extends ProjectExec {
     Rows(Partition of, int partition, scala.collection.Iterator batches) {
       this.batches = batches;
       rowsGiven = of.count;
+      left = of.limit;
       chosen = of.predicate(of.condition, partition);
       boolean narrow = true;
       for (Object one : of.columns) narrow &= one instanceof Alias || isNarrow(((Attribute) one).dataType());
@@ -241,6 +261,7 @@ public class PackColumns extends ProjectExec {
 
     public boolean hasNext() {
       while (at == count) {
+        if (left == 0) return false;
         if (batch == null || end == batch.numRows()) {
           if (batch != null) batch.closeIfFreeable();
           batch = null;
@@ -266,7 +287,8 @@ public class PackColumns extends ProjectExec {
       end = Math.min(begin + all.length, batch.numRows());
       at = 0;
       count = 0;
-      for (int i = 0; i < end - begin; i++) if (chosen == null || chosen.eval(batch.getRow(begin + i))) all[count++] = i;
+      for (int i = 0; i < end - begin && count < left; i++) if (chosen == null || chosen.eval(batch.getRow(begin + i))) all[count++] = i;
+      left -= count;
       rowsGiven.add(count);
       Arrays.fill(buffer, 0, count * stride, (byte) 0);
       for (Packed one : packed) pack(one);
