@@ -13,7 +13,13 @@ from udfs.spec import Feature, Preprocess
 
 
 def told(
-    learned: Preprocess, row: np.dtype[np.void], *, strict: bool, alone: bool = False, finite: bool = False, more: Sequence[dict[str, Any]] = ()
+    learned: Preprocess,
+    row: np.dtype[np.void],
+    *,
+    strict: bool,
+    alone: bool = False,
+    finite: bool = False,
+    more: Sequence[dict[str, Any]] = (),
 ) -> str:
     """What makes an Encoder of rows of this type.
 

@@ -93,6 +93,7 @@ def test_encoding_in_the_jvm_is_interpreted_as_it_is_compiled(spark: SparkSessio
 CALL = "PREDICT('odd.number', struct(given.*))"
 
 
+@pytest.mark.parametrize("stored_as", ["parquet", "orc"])
 @pytest.mark.parametrize(
     "query",
     [
@@ -106,16 +107,16 @@ CALL = "PREDICT('odd.number', struct(given.*))"
         f"SELECT id, PREDICT_PROBA('odd.class', struct(given.*)) AS y, {CALL} AS z FROM given WHERE pair IS NOT NULL",
     ],
 )
-def test_columns_are_packed_as_rows_are(spark: SparkSession, odd: DataFrame, tmp_path: Path, query: str) -> None:
-    """A scan of Parquet gives columns, some as a dictionary's words; without its vectorised reader it gives rows."""
+def test_columns_are_packed_as_rows_are(spark: SparkSession, odd: DataFrame, tmp_path: Path, query: str, stored_as: str) -> None:
+    """A scan of Parquet gives columns, some as a dictionary's words, and one of ORC; without its vectorised reader it gives rows."""
     stored = str(tmp_path / "given")
-    odd.repartition(3).write.parquet(stored)
-    reader = "spark.sql.parquet.enableVectorizedReader"
+    odd.repartition(3).write.format(stored_as).save(stored)
+    reader = f"spark.sql.{stored_as}.enableVectorizedReader"
     found = {}
     for vectorised in ("true", "false"):
         spark.conf.set(reader, vectorised)
         try:
-            spark.read.parquet(stored).createOrReplaceTempView("given")
+            spark.read.format(stored_as).load(stored).createOrReplaceTempView("given")
             asked = spark.sql(query)
             found[vectorised] = sorted(str(row) for row in asked.collect())
             plan = asked._jdf.queryExecution().executedPlan().toString()

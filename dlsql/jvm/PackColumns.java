@@ -22,9 +22,9 @@ import org.apache.spark.unsafe.Platform;
 import scala.collection.immutable.Seq;
 
 /**
- * A projection that packs, and the limit and the filter below it, over a scan that gives columns: they are encoded one after the other, some hundreds of
- * rows at a time, and what comes out are Spark's rows, each of them a stretch of one buffer. The code that Spark generates would take the
- * columns apart into rows, allocate for each and copy it twice.
+ * A projection that packs, with the limit and the filter below it, over a scan that gives columns: they are encoded one after the other,
+ * some hundreds of rows at a time, and what comes out are Spark's rows, each of them a stretch of one buffer. The code that Spark generates
+ * would take the columns apart into rows, allocate for each and copy it twice.
  */
 public class PackColumns extends ProjectExec {
   private static final int BYTES = 1 << 16;  // of the rows that are encoded at once: they stay in the core's cache from column to column
