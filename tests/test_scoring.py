@@ -1,6 +1,8 @@
 """How predictions run: packed in the JVM at any batching, once a row, for no more rows than are wanted."""
 
 import math
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -294,14 +296,26 @@ def test_a_stream_keeps_its_version_and_each_of_its_batches_may_ask_anew(spark: 
             one.stop()
 
 
-def workers() -> set[int]:
-    """Spark's Python workers on this machine: what its daemons have forked."""
+def workers(spark: SparkSession) -> set[int]:
+    """The session's Python workers: what its daemons have forked."""
     parents = {}
     for folder in Path("/proc").iterdir():
         with suppress(OSError):  # it has ended
             if folder.name.isdigit() and b"pyspark.daemon" in (folder / "cmdline").read_bytes():
                 parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-    return {pid for pid, parent in parents.items() if parent in parents}
+    gateway: Any = spark.sparkContext._gateway
+    return {pid for pid, parent in parents.items() if parents.get(parent) == gateway.proc.pid}
+
+
+def test_a_prediction_is_the_same_after_its_workers_were_killed(spark: SparkSession, odd: DataFrame) -> None:
+    asked = odd.select("id", dlsql.predict("odd.number", *FEATURES).alias("y"), dlsql.predict_proba("odd.class", *FEATURES).alias("p"))
+    before = sorted(map(str, asked.collect()))
+    killed = workers(spark)
+    assert killed
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    assert sorted(map(str, asked.select("*").collect())) == before
+    assert workers(spark) - killed
 
 
 def test_a_query_that_wants_few_rows_leaves_its_worker_to_the_next(spark: SparkSession, houses: str) -> None:
@@ -311,8 +325,8 @@ def test_a_query_that_wants_few_rows_leaves_its_worker_to_the_next(spark: SparkS
     ).collect()
     query = "SELECT id, predict('m', area) FROM houses LIMIT 10"
     spark.sql(query.replace("LIMIT 10", "")).collect()
-    before = workers()
+    before = workers(spark)
     assert len(spark.sql(query).collect()) == 10
     for _ in range(3):
         spark.sql(query).collect()
-    assert workers() == before
+    assert workers(spark) == before

@@ -36,6 +36,7 @@ import scala.reflect.ClassTag$;
 public final class Packing {
   private static final int HEAD = 32;  // bytes before a block's rows: eight numbers, see Blocks.next
   private static final ClassTag BYTES = ClassTag$.MODULE$.apply(byte[].class);
+  private static final int MOST = 64 << 20;  // bytes of a block; rows that are alike are in one bucket, however many they are
   private static final int CHUNKS = 32 << 20;  // bytes of rows that a task holds at most on their way to the shuffle
   private static final int CHUNK = 1 << 18;  // that one of a bucket's chunks has at most
 
@@ -173,8 +174,13 @@ public final class Packing {
     private final Order how;
     private final Iterator chunks;
     private final int size;  // of a row
+    private final List waiting = new ArrayList();  // the chunks of each bucket of a block, or of several where many rows are alike
+    private long left;  // rows in them, and in those of `rows` that are not in a block yet
+    private int place;  // of the first of these buckets
     private Tuple2 ahead;
     private byte[] rows = new byte[0];  // of a bucket
+    private int[] order = new int[0];
+    private int at;
 
     public Blocks(Order how, Iterator chunks) {
       this.how = how;
@@ -184,7 +190,7 @@ public final class Packing {
     }
 
     public boolean hasNext() {
-      return ahead != null;
+      return left > 0 || ahead != null;
     }
 
     private void advance() {
@@ -196,51 +202,62 @@ public final class Packing {
     }
 
     public Object next() {
-      int first = bucket(), all = 0;
-      List joined = new ArrayList();  // the chunks of each bucket
-      while (ahead != null && bucket() / how.joined == first / how.joined) {
-        int bucket = bucket();
-        List one = new ArrayList();
-        for (; bucket() == bucket; advance()) {
-          one.add(ahead._2());
-          all = Math.addExact(all, ((byte[]) ahead._2()).length);
-        }
-        joined.add(one);
-      }
-      int n = all / size;
+      if (left == 0) gather();
+      int n = (int) Math.min(left, Math.max(1, MOST / size));
       byte[] block = new byte[Math.addExact(HEAD, Math.multiplyExact(n, size - how.ends[0]))];
       java.nio.ByteBuffer head = java.nio.ByteBuffer.wrap(block).order(java.nio.ByteOrder.LITTLE_ENDIAN);
-      head.putInt(first / (2 * how.buckets)).putInt(first / how.buckets % 2).putInt(n).putInt(0);  // worker, held out, rows
+      head.putInt(place / (2 * how.buckets)).putInt(place / how.buckets % 2).putInt(n).putInt(0);  // worker, held out, rows
       int[] filled = new int[PARTS.length];
-      for (int i = 0, at = HEAD; i < PARTS.length; i++) {
+      for (int i = 0, begin = HEAD; i < PARTS.length; i++) {
         int bytes = n * (how.ends[PARTS[i] + 1] - how.ends[PARTS[i]]);
         head.putInt(bytes);
-        filled[i] = at;
-        at += bytes;
+        filled[i] = begin;
+        begin += bytes;
       }
-      for (Object one : joined) put((List) one, block, filled);
+      for (int wanted = n; wanted > 0;) {
+        if (at == order.length) load((List) waiting.remove(0));
+        int taken = Math.min(wanted, order.length - at);
+        put(taken, block, filled);
+        wanted -= taken;
+      }
+      left -= n;
       return block;
     }
 
-    /** A bucket's rows in their order, each part of them where it was filled up to. */
-    private void put(List chunks, byte[] block, int[] filled) {
-      int total = 0;
-      for (Object chunk : chunks) total += ((byte[]) chunk).length;
-      if (rows.length < total) rows = new byte[total];
-      int at = 0;
-      for (Object chunk : chunks) {
-        System.arraycopy(chunk, 0, rows, at, ((byte[]) chunk).length);
-        at += ((byte[]) chunk).length;
+    private void gather() {
+      place = bucket();
+      while (ahead != null && bucket() / how.joined == place / how.joined) {
+        List one = new ArrayList();
+        int bucket = bucket();
+        for (; bucket() == bucket; advance()) {
+          one.add(ahead._2());
+          left += ((byte[]) ahead._2()).length / size;
+        }
+        waiting.add(one);
       }
-      int[] order = ordered(rows, total, size);
+    }
+
+    private void load(List chunks) {
+      int total = 0;
+      for (Object chunk : chunks) total = Math.addExact(total, ((byte[]) chunk).length);
+      if (rows.length < total) rows = new byte[total];
+      int filled = 0;
+      for (Object chunk : chunks) {
+        System.arraycopy(chunk, 0, rows, filled, ((byte[]) chunk).length);
+        filled += ((byte[]) chunk).length;
+      }
+      order = ordered(rows, total, size);
+      at = 0;
+    }
+
+    /** The next rows of the bucket, each part of them where the block is filled up to. */
+    private void put(int count, byte[] block, int[] filled) {
       for (int i = 0; i < PARTS.length; i++) {
         int from = how.ends[PARTS[i]], width = how.ends[PARTS[i] + 1] - from;
         if (width == 0) continue;
-        for (int row : order) {
-          System.arraycopy(rows, row * size + from, block, filled[i], width);
-          filled[i] += width;
-        }
+        for (int k = at; k < at + count; k++, filled[i] += width) System.arraycopy(rows, order[k] * size + from, block, filled[i], width);
       }
+      at += count;
     }
   }
 

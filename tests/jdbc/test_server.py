@@ -150,16 +150,19 @@ def test_trainings_at_once_share_the_cores_evenly(hive: PyHive, server: Server) 
             cursors[name] = client.connection.cursor()
             cursors[name].execute(CREATE.format(name, 100000).replace("'linear_regressor', ", gang), async_=True)
 
-        def rounds() -> list[int]:
-            return [int(hive.run(f"SELECT max(round) FROM ML_TRAINING_INFO('{name}')").rows[0][0]) for name in cursors]
+        seen: dict[str, set[int]] = {name: set() for name in cursors}  # of each the last round after every job
 
-        until(lambda: all(hive.run(f"SELECT round FROM ML_TRAINING_INFO('{name}')").rows for name in cursors))
-        before = rounds()
-        until(lambda: sum(rounds()) - sum(before) >= 20)
-        took = [now - then for now, then in zip(rounds(), before, strict=True)]
+        def jobs() -> list[int]:
+            for name in cursors:
+                seen[name] |= {row[0] for row in hive.run(f"SELECT max(round) FROM ML_TRAINING_INFO('{name}')").rows}
+            return [len(rounds - {None}) - 1 for rounds in seen.values()]
+
+        until(lambda: min(jobs()) >= 0)
+        until(lambda: sum(jobs()) >= 6)
+        took = jobs()
         for cursor in cursors.values():
             cursor.cancel()
-        assert min(took) > sum(took) / 4
+        assert min(took) >= 2
         until(lambda: not any(hive.run(f"SELECT round FROM ML_TRAINING_INFO('{name}')").rows for name in cursors), SECONDS_TO_CANCEL)
 
 
