@@ -178,30 +178,38 @@ public final class Encoder implements java.io.Serializable {
 
   /** An array. */
   public boolean numbers(byte[] row, int part, ArrayData array, int elements) {
-    return numbers(row, START, part, array, elements);
+    return numbers(row, START, part, array, elements, true);
   }
 
-  private boolean numbers(byte[] rows, long start, int part, ArrayData array, int elements) {
+  private boolean numbers(byte[] rows, long start, int part, ArrayData array, int elements, boolean gaps) {
     if (array == null) return !alone;
     int n = array.numElements();
     if (n != sizes[part]) return misfit("holds " + n + " numbers a row; the model takes " + sizes[part] + ".", part);
     long place = start + at[part];
     double[] mean = means[part], scale = scales[part];  // of each element
     double bound = bounds[part];
+    if (elements == FLOAT && !gaps) return floats(rows, place, array.toFloatArray(), mean, scale, bound);
     double[] values = doubles(array, elements);
     boolean missing = false;
-    for (int i = 0; i < n; i++) {
-      if (!array.isNullAt(i)) {
-        if (finite && !isFinite(values[i])) return false;
-        continue;
-      }
+    for (int i = 0; gaps && i < n; i++) {
+      if (!array.isNullAt(i)) continue;
       missing = true;
       values[i] = mean == null ? 0 : mean[i];
     }
     for (int i = 0; i < n; i++, place += 4) {
+      if (finite && !isFinite(values[i])) return false;
       Platform.putFloat(rows, place, (float) (mean == null ? values[i] : bounded((values[i] - mean[i]) / scale[i], bound)));
     }
     return !(missing && alone);
+  }
+
+  /** The same where none is NULL, without a copy in double precision: an image's pixels come in in a third of the time. */
+  private boolean floats(byte[] rows, long place, float[] values, double[] mean, double[] scale, double bound) {
+    for (int i = 0; i < values.length; i++, place += 4) {
+      if (finite && !isFinite(values[i])) return false;
+      Platform.putFloat(rows, place, mean == null ? values[i] : (float) bounded((values[i] - mean[i]) / scale[i], bound));
+    }
+    return true;
   }
 
   /** Numbers out of an array, where it is NULL any. All at once: one by one, out of a column of Parquet, it takes three times as long. */
@@ -237,7 +245,7 @@ public final class Encoder implements java.io.Serializable {
     double[] values = new double[array.numElements()];
     Object[] boxed = new Object[values.length];
     for (int i = 0; i < values.length; i++) boxed[i] = array.isNullAt(i) ? null : Double.valueOf(decimal(array.getDecimal(i, precision, scale)));
-    return numbers(rows, start, part, new org.apache.spark.sql.catalyst.util.GenericArrayData(boxed), DOUBLE);
+    return numbers(rows, start, part, new org.apache.spark.sql.catalyst.util.GenericArrayData(boxed), DOUBLE, true);
   }
 
   /** A tensor, float32 numbers as they are. */
@@ -348,7 +356,7 @@ public final class Encoder implements java.io.Serializable {
         ArrayData array = missing ? null : column.getArray(row);
         fits[places[i]] &= element instanceof DecimalType
             ? decimals(rows, at, part, array, ((DecimalType) element).precision(), ((DecimalType) element).scale())
-            : numbers(rows, at, part, array, elements(element));
+            : numbers(rows, at, part, array, elements(element), column.getChild(0).hasNull());
       } else if (kind.equals("bytes")) {
         fits[places[i]] &= bytes(rows, at, part, missing ? null : column.getBinary(row));
       } else if (kind.equals("category")) {
