@@ -4,6 +4,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
 import org.apache.spark.sql.catalyst.util.ArrayData;
+import org.apache.spark.sql.execution.vectorized.WritableColumnVector;
 import org.apache.spark.sql.types.*;
 import org.apache.spark.sql.vectorized.ColumnVector;
 import org.apache.spark.unsafe.Platform;
@@ -348,6 +349,7 @@ public final class Encoder implements java.io.Serializable {
       return;
     }
     DataType element = type instanceof ArrayType ? ((ArrayType) type).elementType() : null;
+    boolean gaps = element == null || !(column instanceof WritableColumnVector) || column.getChild(0).hasNull();  // ORC's arrays do not show their elements
     for (int i = 0; i < count; i++) {
       int row = from + chosen[i];
       long at = start + (long) places[i] * stride;
@@ -356,7 +358,7 @@ public final class Encoder implements java.io.Serializable {
         ArrayData array = missing ? null : column.getArray(row);
         fits[places[i]] &= element instanceof DecimalType
             ? decimals(rows, at, part, array, ((DecimalType) element).precision(), ((DecimalType) element).scale())
-            : numbers(rows, at, part, array, elements(element), column.getChild(0).hasNull());
+            : numbers(rows, at, part, array, elements(element), gaps);
       } else if (kind.equals("bytes")) {
         fits[places[i]] &= bytes(rows, at, part, missing ? null : column.getBinary(row));
       } else if (kind.equals("category")) {
