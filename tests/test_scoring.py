@@ -330,3 +330,23 @@ def test_a_query_that_wants_few_rows_leaves_its_worker_to_the_next(spark: SparkS
     for _ in range(3):
         spark.sql(query).collect()
     assert workers(spark) == before
+
+
+def test_columns_that_a_file_lacks_or_a_folder_names_are_packed_too(spark: SparkSession, odd: DataFrame, tmp_path: Path) -> None:
+    """Of the first NULL is read; the second, which the table is partitioned by, is one value for a whole file."""
+    stored = tmp_path / "given"
+    given = odd.withColumn("whole", F.col("whole") % 3)  # of folders few
+    given.where("id < 500").write.partitionBy("word", "whole").parquet(str(stored))
+    given.where("id >= 500").drop("pair", "share", "moment").write.mode("append").partitionBy("word", "whole").parquet(str(stored))
+    found = {}
+    for vectorised in ("true", "false"):
+        spark.conf.set("spark.sql.parquet.enableVectorizedReader", vectorised)
+        try:
+            rows = spark.read.schema(odd.schema).parquet(str(stored))
+            asked = rows.select("id", "word", "whole", dlsql.predict("odd.number", *FEATURES).alias("y"))
+            found[vectorised] = sorted(map(str, asked.collect()))
+        finally:
+            spark.conf.unset("spark.sql.parquet.enableVectorizedReader")
+        assert ("PackColumns" in asked._jdf.queryExecution().executedPlan().toString()) == (vectorised == "true")
+    assert found["true"] == found["false"]
+    assert len(found["true"]) == 1000
