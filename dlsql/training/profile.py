@@ -361,7 +361,7 @@ def _label(columns: Columns, name: str, statistics: dict[str, Any], settings: Se
 
 def class_key(label: Column, type: str) -> Column:
     """A label as an Encoder knows it: by its text; a whole number as it is, whose text would take a tenth of the packing's time."""
-    return label if type in ("tinyint", "smallint", "int", "bigint") else label_text(label, type)
+    return label if is_whole(type) else label_text(label, type)
 
 
 def label_text(label: Column, type: str) -> Column:
