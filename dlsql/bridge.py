@@ -26,7 +26,8 @@ from dlsql.errors import DlsqlError, error
 _LOG = logging.getLogger("dlsql")
 # In an order in which each uses those before it.
 _SOURCES = (
-    "Lists", "Language", "Encoder", "Encode", "Answers", "Answer", "Predict", "PackColumns", "Scoring", "Packing", "Functions", "Metastore",
+    "Lists", "Language", "Inputs", "Wanted", "Encoder", "Encode", "Answers", "Answer", "Predict", "PackColumns", "Scoring", "Packing",
+    "Functions", "Metastore",
 )  # fmt: skip
 
 _T = TypeVar("_T")

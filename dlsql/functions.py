@@ -1,7 +1,7 @@
 """Functions at analysis: which model a call names, how its arguments feed it, and what Spark is to run in its place."""
 
 import json
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,18 +49,15 @@ class Bindings:
         self._udfs: dict[Any, UserDefinedFunction] = {}
         self._packed: dict[Any, Packed] = {}
 
-    def udf(
-        self, catalog: Catalog, version: Version, *, masked: bool = False, strict: bool = True, whole: bool = True
-    ) -> UserDefinedFunction:
+    def udf(self, catalog: Catalog, version: Version, *, strict: bool = True, whole: bool = True) -> UserDefinedFunction:
         """The function that scores rows with a version, see `inference.scoring_udf`."""
-        key = (version.sha256, masked, strict, whole)
+        key = (version.sha256, strict, whole)
         if key not in self._udfs:
             context: SparkContext = self._bridge.context
             bundle = self._bundle(catalog, version)
-            made = inference.scoring_udf(
-                context, bundle, version.sha256, version.signature, engine=version.engine, masked=masked, strict=strict, whole=whole
+            self._udfs[key] = inference.scoring_udf(
+                context, bundle, version.sha256, version.signature, engine=version.engine, strict=strict, whole=whole
             )
-            self._udfs[key] = made
         return self._udfs[key]
 
     def packed(self, catalog: Catalog, version: Version, *, strict: bool) -> "Packed":
@@ -125,14 +122,13 @@ def bind(bindings: Bindings, bridge: Bridge, catalog: Catalog, question: Mapping
     inputs = [
         {"place": place, "cast": cast(arguments[place].type, wanted.type)} for place, wanted in zip(places, signature.inputs, strict=True)
     ]
-    strict = ANSWERS[function][2]
+    strict, told = ANSWERS[function][2], f"{version.name}, {version.engine}"
     if version.engine == inference.GROUPS or signature.task == IMPORTED:
-        masked = needs_mask(question, inputs, strict)
-        udf = bindings.udf(catalog, version, masked=masked, strict=strict)
-        return bridge.bound(udf, {"masked": masked, "strict": strict, "inputs": inputs, "answer": part})
+        plan = {"strict": strict, "inputs": inputs, "answer": part, "told": told}
+        return bridge.bound(bindings.udf(catalog, version, strict=strict), plan)
     packed = bindings.packed(catalog, version, strict=strict)
     shown, kind = _shown(signature, part)
-    plan = {"strict": strict, "inputs": inputs, "answer": shown, "type": kind, "told": f"{version.name}, {version.engine}"}
+    plan = {"strict": strict, "inputs": inputs, "answer": shown, "type": kind, "told": told}
     return bridge.bound(packed.udf, plan, packed.encoder, packed.answers)
 
 
@@ -142,11 +138,6 @@ def _shown(signature: Signature, part: str) -> tuple[str, str]:
     if signature.task == "regression" and not signature.others:
         return {"whole": ("label", label), "value": ("whole", "struct<value:double>")}[part]
     return part, {"label": label, "map": f"map<{label},double>", "whole": signature.raw_type}[part]
-
-
-def needs_mask(question: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]], strict: bool) -> bool:
-    """Whether some rows are not to be scored: those whose struct is NULL, or for TRY_PREDICT a value that a cast has no room for."""
-    return bool(question["masked"]) or (not strict and any(one["cast"] for one in inputs))
 
 
 def _check_named(version: Version, function: str, arguments: tuple[Argument, ...], named: list[str | None]) -> None:

@@ -58,18 +58,17 @@ def scoring_udf(
     signature: Signature,
     *,
     engine: str = "onnx",
-    masked: bool = False,
     strict: bool = True,
     whole: bool = True,
 ) -> UserDefinedFunction:
-    """The worker's function: one column for each input of the model, a mask before them where `masked`.
+    """The worker's function: one column for each input of the model.
 
     It gives the whole answer, of `Signature.raw_type`; where not `whole`, the answer of PREDICT, of `Signature.answer_type`.
 
     Raises:
         UnsupportedError: the model has several labels.
     """
-    scoring = Scoring(sha256, bundle, engine, signature.task, _threads(context), masked, strict)
+    scoring = Scoring(sha256, bundle, engine, signature.task, _threads(context), strict)
     name = "predict" if strict else "try_predict"
     if signature.task == IMPORTED:
         alone = not whole and not signature.others
@@ -81,7 +80,7 @@ def scoring_udf(
         )
     if engine == GROUPS:
         inputs = tuple(field.name for field in signature.inputs)
-        how = value_scoring(signature, inputs, whole=whole, masked=masked, strict=strict)
+        how = value_scoring(signature, inputs, whole=whole, strict=strict)
         return scalar_arrow_udf(
             partial(predict_groups, how, scoring), spark_type(signature.raw_type if whole else signature.answer_type), name
         )
@@ -92,7 +91,7 @@ def scoring_udf(
 
 def packed_udf(context: SparkContext, bundle: Bundle, sha256: str, *, engine: str, strict: bool) -> UserDefinedFunction:
     """The worker's function over rows that the JVM packed, one or a block of them a value. It gives the network's outputs for these."""
-    scoring = Scoring(sha256, bundle, engine, None, _threads(context), strict=strict)
+    scoring = Scoring(sha256, bundle, engine, None, _threads(context), strict)
     return scalar_arrow_udf(partial(predict_rows, scoring), spark_type("binary"), "predict" if strict else "try_predict")
 
 
@@ -101,10 +100,10 @@ def _threads(context: SparkContext) -> int:
     return int(context.getConf().get("spark.task.cpus", "1") or 1)
 
 
-def value_scoring(signature: Signature, names: tuple[str, ...], *, whole: bool, masked: bool, strict: bool) -> ValueScoring:
+def value_scoring(signature: Signature, names: tuple[str, ...], *, whole: bool, strict: bool) -> ValueScoring:
     """How rows that name their own networks are scored, all of them of one signature."""
     answer = arrow_type(spark_type(signature.answer_type))
-    return ValueScoring(names, answer, signature.task, whole and signature.task == "classification", masked, strict)
+    return ValueScoring(names, answer, signature.task, whole and signature.task == "classification", strict)
 
 
 def arrow_type(kind: DataType) -> pa.DataType:

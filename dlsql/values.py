@@ -13,7 +13,7 @@ from pyspark.sql.udf import UserDefinedFunction
 from dlsql import inference, options
 from dlsql.bridge import Bridge, grouped_arrow_udf, scalar_arrow_udf
 from dlsql.errors import error
-from dlsql.functions import ANSWERS, Bindings, cast, needs_mask
+from dlsql.functions import ANSWERS, Bindings, cast
 from dlsql.model import Argument, Field, Named, Signature, ddl, fields_of, is_label_type, kind_of, match
 from dlsql.options import TABLE
 from dlsql.statements import Options, Value
@@ -111,10 +111,9 @@ def bind(bindings: Bindings, bridge: Bridge, question: Mapping[str, Any]) -> Any
         fed = [(one.name, place, cast(arguments[place].type, one.type)) for one, place in zip(signature.inputs, places, strict=True)]
     names = tuple(name for name, _, _ in fed)
     inputs, strict = [{"place": place, "cast": to} for _, place, to in fed], ANSWERS[function][2]
-    masked = needs_mask(question, inputs, strict)
-    how, returns, part = _how(function, signature, answer, names, masked)
+    how, returns, part = _how(function, signature, answer, names)
     udf = bindings.once(how, lambda: _udf(how, returns))
-    return bridge.bound(udf, {"masked": masked, "strict": strict, "inputs": inputs, "answer": part})
+    return bridge.bound(udf, {"strict": strict, "inputs": inputs, "answer": part, "told": question["column"] or "network"})
 
 
 def _udf(how: ValueScoring, returns: DataType) -> UserDefinedFunction:
@@ -147,14 +146,12 @@ def _answer_type(function: str, question: Mapping[str, Any]) -> DataType | None:
     raise error("DLSQL_ARGUMENTS", function=function.upper(), problem=problem)
 
 
-def _how(
-    function: str, signature: Signature | None, answer: DataType | None, names: tuple[str, ...], masked: bool
-) -> tuple[ValueScoring, DataType, str]:
+def _how(function: str, signature: Signature | None, answer: DataType | None, names: tuple[str, ...]) -> tuple[ValueScoring, DataType, str]:
     """How rows are scored, what the worker returns, and what the function shows of it."""
     of_class, of_number, strict = ANSWERS[function]
     if function in ("predict", "try_predict") and (signature is None or answer is not None):
         returns = answer or inference.spark_type("double")
-        return ValueScoring(names, inference.arrow_type(returns), None, False, masked, strict), returns, "whole"
+        return ValueScoring(names, inference.arrow_type(returns), None, False, strict), returns, "whole"
     if signature is None and function == "ml_predict":
         hint = " Use PREDICT(m, features, 'type') or PREDICT_PROBA(m, features, 'type')."
         raise error("DLSQL_UNSUPPORTED", feature="ML_PREDICT over networks whose kind is not known at analysis", hint=hint)
@@ -167,5 +164,5 @@ def _how(
     if not part:
         problem = "gives the probabilities of classes, and these networks answer a number. Use PREDICT."
         raise error("DLSQL_ARGUMENTS", function=function.upper(), problem=problem)
-    how = inference.value_scoring(signature, names, whole=True, masked=masked, strict=strict)
+    how = inference.value_scoring(signature, names, whole=True, strict=strict)
     return how, inference.spark_type(signature.raw_type), part

@@ -12,6 +12,7 @@ import torch
 from pyspark.errors import AnalysisException, PythonException
 from pyspark.sql import SparkSession
 
+from tests.plans import scored
 from udfs import values
 from udfs.engines import plain
 from udfs.errors import ScoringError, TrainingError
@@ -388,6 +389,20 @@ def test_a_model_by_group_predicts_what_the_groups_networks_do(spark: SparkSessi
     for _, p, q in got:
         assert p == (None if q is None else pytest.approx(q, rel=1e-5))  # float32: other rows stood beside them in the batch
     assert rows(spark, "SELECT PREDICT('by_store', 'Paris', 1D, 2, 'x'), PREDICT('by_store', 'Ulm', 1D, 2, 'x') IS NULL") == [(None, False)]
+
+
+@pytest.mark.parametrize("network", ["'grouped', store, a, b, c", "m, struct(a, b, c)"])
+def test_they_run_once_a_row_and_for_the_rows_that_need_them(spark: SparkSession, stores: str, network: str) -> None:
+    options = f"model_type = 'dnn_regressor', partition_cols = ['store'], input_label_cols = ['y'], {SMALL_OPTIONS}"
+    spark.sql(f"CREATE MODEL IF NOT EXISTS grouped OPTIONS ({options}) AS SELECT store, a, b, c, y FROM sales").collect()
+    given = "sales JOIN networks USING (store)" if network.startswith("m") else "sales"
+    asked = spark.sql(
+        f"SELECT y, y * 2 FROM (SELECT id, PREDICT({network}) AS y FROM {given} WHERE store = 'Ulm') WHERE y < 1e9 AND id < 100"
+    )
+    assert len(asked.collect()) == scored(asked) == 20
+    guarded = f"SELECT sum(if(id % 10 = 0, PREDICT({network}), 0)), sum(PREDICT({network})) FILTER (WHERE id % 10 = 0) FROM {given}"
+    found, wanted = rows(spark, guarded)[0]
+    assert found == pytest.approx(wanted)
 
 
 def test_untrained_groups_stand_in_the_training_info_with_the_reason(spark: SparkSession, stores: str) -> None:

@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 
 import dlsql
 from examples.datasets import model
+from tests.plans import scored
 
 Value = tuple[str, int, Sequence[int | str]]  # name, element type, sizes
 FLOAT, DOUBLE, HALF, INT8, UINT8, INT64, BOOL = (
@@ -181,6 +182,69 @@ def test_rows_that_do_not_fit_fail_or_are_null(spark: SparkSession, database: st
     assert spark.sql("SELECT try_predict('m', x'0011')").collect()[0][0] is None
 
 
+@pytest.fixture
+def summing(spark: SparkSession, database: str, tmp_path: Path) -> None:
+    """A model that sums arrays of four, and as a view 20 rows, of which every second holds three."""
+    nodes = [("ReduceSum", ["x", "axis"], ["y"], {"keepdims": 0})]
+    imported(spark, graph(tmp_path, nodes, [("x", FLOAT, ["n", 4])], [("y", FLOAT, ["n"])], axis=np.array([1])))
+    few = "if(id % 2 = 0, array(1F, 2F, 3F, FLOAT(id)), array(1F, 2F, FLOAT(id)))"
+    spark.sql(f"CREATE TABLE given AS SELECT id, {few} AS x FROM range(20)")
+
+
+@pytest.mark.parametrize(
+    ("query", "rows"),
+    [
+        ("SELECT {p} AS a, {p} + 1 AS b FROM given WHERE size(x) = 4 AND {p} > 0", 10),
+        ("SELECT * FROM (SELECT *, {p} AS y FROM given WHERE size(x) = 4) WHERE y > 0 AND id < 10", 5),
+        ("SELECT y, z FROM (SELECT *, {p} AS y, {p} * 2 AS z FROM given WHERE size(x) = 4) WHERE y < 1e9 AND z > 0", 10),
+        ("SELECT id FROM (SELECT *, {p} AS y FROM given)", 0),
+        ("SELECT {p} AS y, PREDICT('m', array(1F, 1F, 1F, 1F)) FROM given WHERE size(x) = 4", 10),  # in one operator
+    ],
+)
+def test_it_runs_once_a_row(spark: SparkSession, summing: None, query: str, rows: int) -> None:
+    asked = spark.sql(query.format(p="PREDICT('m', x)"))
+    asked.collect()
+    assert scored(asked) == rows
+
+
+@pytest.mark.parametrize(
+    ("query", "answers"),
+    [
+        ("SELECT CASE WHEN id < 3 THEN -1 WHEN size(x) = 4 THEN {p} END AS y FROM given", 11),
+        ("SELECT if(size(x) = 4, if(id > 0, {p}, 0), 1) AS y FROM given", 20),
+        ("SELECT CASE WHEN size(x) <> 4 THEN NULL ELSE {p} END AS y FROM given", 10),
+        ("SELECT CASE WHEN size(x) = 4 THEN CASE WHEN {p} > 1e9 THEN 1 ELSE {p} END END AS y FROM given", 10),
+        ("SELECT CASE WHEN size(x) = 4 THEN {p} ELSE PREDICT('m', concat(x, array(1F))) END AS y FROM given", 20),
+    ],
+)
+def test_a_branch_of_case_runs_the_rows_that_come_to_it(spark: SparkSession, summing: None, query: str, answers: int) -> None:
+    """The others fail the query."""
+    found = spark.sql(query.format(p="PREDICT('m', x)")).collect()
+    assert sum(row["y"] is not None for row in found) == answers
+
+
+def test_rows_that_the_engine_fails_on_are_looked_for(spark: SparkSession, database: str, tmp_path: Path) -> None:
+    file = graph(
+        tmp_path, [("Gather", ["table", "place"], ["y"])], [("place", INT64, ["n"])], [("y", FLOAT, ["n"])], table=np.ones(4, np.float32)
+    )
+    imported(spark, file)
+    rows = spark.range(100).selectExpr("id", "if(id % 30 = 7, 99, id % 4) AS place").coalesce(1)
+    rows.createOrReplaceTempView("v")
+    with pytest.raises(
+        PythonException, match=r"\[DLSQL_SCORING\] The model fails on place int64 \[100\]: .*indices element out of data bounds"
+    ):
+        spark.sql("SELECT predict('m', place) FROM v").collect()
+    found = spark.sql("SELECT id, try_predict('m', place) AS y FROM v").collect()
+    assert [row["id"] for row in found if row["y"] is None] == [7, 37, 67, 97]
+
+
+def test_explain_says_what_runs(spark: SparkSession, summing: None) -> None:
+    plan = spark.sql("EXPLAIN SELECT CASE WHEN id > 5 THEN predict('m', x) END FROM given").collect()[0][0]
+    assert ".m@v1, onnxruntime, 10000 rows a batch: x#" in plan
+    assert " where ((id#" in plan
+    assert spark.sql("SELECT predict('m', x) FROM given").columns == ["predict(x).label"]
+
+
 def test_what_a_graph_takes_and_gives_is_described_and_made_again(spark: SparkSession, database: str, dense: Path) -> None:
     (row,) = spark.sql(
         f"CREATE MODEL m INPUT (`my col` ARRAY<FLOAT>) OUTPUT (answer ARRAY<FLOAT>) OPTIONS (model_path = '{dense}')"
@@ -194,8 +258,6 @@ def test_what_a_graph_takes_and_gives_is_described_and_made_again(spark: SparkSe
         spark.sql(f"CREATE MODEL m OPTIONS (model_path = '{dense}')")
     assert spark.sql(f"CREATE MODEL IF NOT EXISTS m OPTIONS (model_path = '{dense}')").collect()[0]["version"] == 2
     assert spark.sql(f"CALL ml.import_model('other', '{dense}')").collect()[0]["model"] == f"{database}.other"
-    plan = spark.sql("EXPLAIN SELECT predict('m', array(1F, 1F, 1F, 1F)) FROM range(2)").collect()[0][0]
-    assert "predict(" in plan
 
 
 def test_one_call_serves_all_functions_over_the_same_tensors(spark: SparkSession, database: str, dense: Path) -> None:

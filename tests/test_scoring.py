@@ -14,6 +14,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 import dlsql
+from tests.plans import scored
 
 FEATURES = ("tiny", "whole", "far", "share", "price", "open", "day", "moment", "local", "word", "pair", "many")
 # Of each column of the table some values are NULL, some odd: NaN, infinities, words and moments that training did not see.
@@ -150,22 +151,6 @@ def test_wide_tables_are_packed_too(spark: SparkSession, database: str) -> None:
     np.testing.assert_allclose(both.a, both.b, rtol=1e-5)
 
 
-def scored(frame: DataFrame) -> int:
-    """Rows that networks scored, of all predictions of a query that has run."""
-    found = 0
-    nodes: list[Any] = [frame._jdf.queryExecution().executedPlan()]
-    while nodes:
-        node = nodes.pop()
-        if node.nodeName() == "AdaptiveSparkPlan":
-            nodes.append(node.executedPlan())
-        elif node.nodeName().endswith("QueryStage"):
-            nodes.append(node.plan())
-        nodes += [node.children().apply(i) for i in range(node.children().size())]
-        if node.nodeName() == "Predict":
-            found += node.metrics().apply("rowsScored").value()
-    return found
-
-
 @pytest.mark.parametrize(
     ("query", "rows"),
     [
@@ -189,6 +174,18 @@ def test_a_prediction_runs_once_a_row_and_for_the_rows_that_are_wanted(spark: Sp
     asked = spark.sql(query.format(p="PREDICT('odd.number', struct(*))"))
     asked.collect()
     assert scored(asked) == rows
+
+
+@pytest.mark.parametrize("partitioned", ["", "PARTITIONED BY (word)"])
+def test_a_prediction_runs_once_where_a_filter_makes_a_feature_constant(spark: SparkSession, odd: DataFrame, partitioned: str) -> None:
+    odd.createOrReplaceTempView("given")
+    spark.sql(f"CREATE TABLE odd.parts USING parquet {partitioned} AS SELECT * FROM given")
+    asked = spark.sql("SELECT id, y FROM (SELECT *, PREDICT('odd.number', struct(*)) AS y FROM odd.parts) WHERE word = 'bb' AND y < 1e9")
+    rows = asked.collect()
+    assert scored(asked) == odd.where("word = 'bb'").count() >= len(rows) > 100
+    beside = spark.sql("SELECT id, PREDICT('odd.number', struct(*)) AS y FROM odd.parts WHERE word = 'bb'")
+    assert sorted(rows) == sorted(beside.where("y < 1e9").collect())
+    spark.sql("DROP TABLE odd.parts")
 
 
 def test_a_view_over_a_view_predicts_once(spark: SparkSession, odd: DataFrame) -> None:

@@ -18,6 +18,7 @@ from udfs.worker import Kept, settle
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.int64]  # the places of some
 
 _AT_ONCE = 64 << 20  # bytes of tensors that go through a graph at once
 
@@ -47,23 +48,21 @@ def predict_graph(scoring: Scoring, *columns: pa.Array) -> pa.Array:
 
     Args:
         scoring: the model, and how to score.
-        columns: the mask where `scoring.masked`, then one array for each input of the graph, in its order.
+        columns: one array for each input of the graph, in its order, see `tensors.wanted`.
 
     Returns:
-        STRUCT of the graph's outputs; NULL where the mask is False, an input is NULL or holds one, or it does not fit and scoring is not
-        strict.
+        STRUCT of the graph's outputs; NULL where a row is not wanted, an input is NULL or holds one, or, unless scoring is strict, it does
+        not fit or the engine fails on it.
 
     Raises:
-        ScoringError: a row does not fit, or the engine fails on it.
+        ScoringError: scoring is strict, and a row does not fit, or the engine fails on it; the graph does not keep rows apart.
     """
     model = _load(scoring)
     graph = model.graph
-    scored = np.ones(len(columns[0]), dtype=bool)
-    if scoring.masked:
-        scored, columns = np.asarray(pc.fill_null(columns[0], False), dtype=bool), columns[1:]
-    if len(columns) != len(graph.inputs):
-        raise ScoringError(f"Got {len(columns)} columns; the model takes {', '.join(one.name for one in graph.inputs)}.")
-    given = [_column(tensor, column) for tensor, column in zip(graph.inputs, columns, strict=True)]
+    scored, named = tensors.wanted(columns)
+    if len(named) != len(graph.inputs):
+        raise ScoringError(f"Got {len(named)} columns; the model takes {', '.join(one.name for one in graph.inputs)}.")
+    given = [_column(tensor, column) for tensor, column in zip(graph.inputs, named, strict=True)]
     for one in given:
         scored &= ~one.absent
     for tensor, one in zip(graph.inputs, given, strict=True):
@@ -72,10 +71,11 @@ def predict_graph(scoring: Scoring, *columns: pa.Array) -> pa.Array:
             raise ScoringError(f"`{tensor.name}` holds {found} elements a row; the model takes {tensor.shown}.")
         scored &= ~one.misfit
     places, pieces, count = np.full(len(scored), -1), [pa.nulls(0, _type(graph))], 0
-    for rows in _alike(graph, given, np.flatnonzero(scored)):
-        pieces.append(_struct(graph, _outputs(model, given, rows)))
-        places[rows] = count + np.arange(len(rows))
-        count += len(rows)
+    for alike in _alike(graph, given, np.flatnonzero(scored)):
+        for rows, answers in _answers(model, given, alike, scoring.strict):
+            pieces.append(answers)
+            places[rows] = count + np.arange(len(rows))
+            count += len(rows)
     return pa.concat_arrays(pieces).take(pa.array(places, mask=places < 0))
 
 
@@ -125,7 +125,7 @@ def _numbers(column: pa.Array) -> Array:
     return np.asarray(pc.fill_null(column, False if pa.types.is_boolean(column.type) else 0).to_numpy(zero_copy_only=False))
 
 
-def _alike(graph: Graph, given: list[_Column], rows: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
+def _alike(graph: Graph, given: list[_Column], rows: Rows) -> Iterator[Rows]:
     """Rows whose tensors have the same shape: those of other lengths never meet, unless they may be padded."""
     free = [one.lengths[rows] for tensor, one in zip(graph.inputs, given, strict=True) if tensor.is_open and tensor.pad is None]
     if not len(rows):
@@ -138,7 +138,24 @@ def _alike(graph: Graph, given: list[_Column], rows: npt.NDArray[np.int64]) -> I
     yield from np.split(rows[order], np.flatnonzero(np.diff(which.ravel()[order])) + 1)
 
 
-def _outputs(model: _Loaded, given: list[_Column], rows: npt.NDArray[np.int64]) -> list[list[pa.Array]]:
+class _Failed(ScoringError):
+    """The engine fails on these rows."""
+
+
+def _answers(model: _Loaded, given: list[_Column], rows: Rows, strict: bool) -> Iterator[tuple[Rows, pa.Array]]:
+    """Rows of the same shape with their answers; unless scoring is strict without those that the engine fails on, which it looks for."""
+    try:
+        answers = _struct(model.graph, _outputs(model, given, rows))
+    except _Failed:
+        if strict:
+            raise
+        for half in np.array_split(rows, 2) if len(rows) > 1 else ():
+            yield from _answers(model, given, half, strict)
+    else:
+        yield rows, answers
+
+
+def _outputs(model: _Loaded, given: list[_Column], rows: Rows) -> list[list[pa.Array]]:
     """Rows of the same shape -> what the graph gives for them, in pieces of any length."""
     graph = model.graph
     widths = [one.lengths[rows].max() * np.dtype(tensor.dtype).itemsize for tensor, one in zip(graph.inputs, given, strict=True)]
@@ -167,10 +184,10 @@ def _run(model: _Loaded, feed: Mapping[str, Array]) -> list[Array]:
         return model.run(feed)
     except Exception as e:  # an engine's errors have no end of kinds
         shapes = ", ".join(f"{name} {array.dtype} {[*array.shape]}" for name, array in feed.items())
-        raise ScoringError(f"The model fails on {shapes}: {first_line(e)}") from e
+        raise _Failed(f"The model fails on {shapes}: {first_line(e)}") from e
 
 
-def _tensor(tensor: Tensor, one: _Column, rows: npt.NDArray[np.int64]) -> Array:
+def _tensor(tensor: Tensor, one: _Column, rows: Rows) -> Array:
     """The rows of a column as a tensor [rows, *shape]; what is short is padded."""
     lengths, starts = one.lengths[rows], one.starts[rows]
     longest = int(lengths.max())

@@ -46,25 +46,22 @@ def predict(scoring: Scoring, *columns: pa.Array) -> pa.Array:
 
     Args:
         scoring: the model, and how to score.
-        columns: the mask where `scoring.masked`, then one array for each feature, in the model's order.
+        columns: one array for each feature, in the model's order.
 
     Returns:
-        DOUBLE for a regression; STRUCT<label, probability, probabilities> for a classification. NULL where the mask is False.
+        DOUBLE for a regression; STRUCT<label, probability, probabilities> for a classification.
 
     Raises:
         ScoringError: an array has another length than the model's, and scoring is strict; the columns are not as many as the features.
     """
     model = _load(scoring)
-    wanted = np.ones(len(columns[0]) if columns else 0, dtype=bool)
-    if scoring.masked:
-        wanted, columns = np.asarray(pc.fill_null(columns[0], False), dtype=bool), columns[1:]
     features = [feature.name for feature in model.preprocess.features]
     if len(columns) != len(features):
         raise ScoringError(f"Got {len(columns)} columns; the model takes {len(features)}: {', '.join(features)}.")
     inputs = preprocess.encode(model.preprocess, columns)
-    if scoring.strict and (inputs.misfit & wanted).any():
+    if scoring.strict and inputs.misfit.any():
         raise ScoringError(next(iter(inputs.misfits.values())))
-    scored = wanted & ~inputs.absent & ~inputs.misfit
+    scored = ~inputs.absent & ~inputs.misfit
     answer = _ANSWERS[str(scoring.task)]
     if scored.all():
         return answer(model.preprocess.label, model.network(inputs.dense, inputs.codes))

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from udfs import preprocess, values
+from udfs import preprocess, tensors, values
 from udfs.engines import Predictor, plain
 from udfs.errors import ScoringError
 from udfs.predict import classification, softmax
@@ -55,12 +55,12 @@ def predict_values(how: ValueScoring, *columns: pa.Array) -> pa.Array:
 
     Args:
         how: what is asked, and of which columns.
-        columns: the mask where `how.masked`, the networks (BINARY), then the features.
+        columns: the networks (BINARY), then the features, see `tensors.wanted`.
 
     Raises:
         ScoringError: bytes that are no network, or one that takes other features or answers another type.
     """
-    mask, (networks, *features) = _unmasked(how, columns)
+    mask, (networks, *features) = tensors.wanted(columns)
     different = networks.dictionary_encode()
     which = np.asarray(pc.fill_null(different.indices.cast(pa.int64()), -1), dtype=np.int64)
 
@@ -77,9 +77,9 @@ def predict_groups(how: ValueScoring, scoring: Scoring, *columns: pa.Array) -> p
     Args:
         how: what is asked, and of which columns.
         scoring: the model.
-        columns: the mask where `how.masked`, the partition columns, then the features.
+        columns: the partition columns, then the features, see `tensors.wanted`.
     """
-    mask, given = _unmasked(how, columns)
+    mask, given = tensors.wanted(columns)
     model = _groups(scoring)
     keys = len(model.keys)
     places = _places(model.keys, given[:keys])
@@ -88,12 +88,6 @@ def predict_groups(how: ValueScoring, scoring: Scoring, *columns: pa.Array) -> p
     which = np.where(mask & known & model.trained[found], found, -1)
     how = dataclasses.replace(how, names=how.names[keys:])
     return _score(how, lambda place: _load((scoring.sha256, place), model.networks[place].as_py), which, given[keys:])
-
-
-def _unmasked(how: ValueScoring, columns: Sequence[pa.Array]) -> tuple[npt.NDArray[np.bool_], Sequence[pa.Array]]:
-    if not how.masked:
-        return np.ones(len(columns[0]), dtype=bool), columns
-    return np.asarray(pc.fill_null(columns[0], False), dtype=bool), columns[1:]
 
 
 def _groups(scoring: Scoring) -> _Groups:

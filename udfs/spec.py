@@ -337,7 +337,6 @@ class Scoring:
     engine: str
     task: str | None  # None: several labels, whose tasks the model knows
     threads: int
-    masked: bool = False  # the first column says which rows to score; the others give NULL
     strict: bool = True  # False: a row that cannot be scored gives NULL
 
 
@@ -349,5 +348,4 @@ class ValueScoring:
     answer: pa.DataType  # of the label
     task: str | None  # what every network must be; None: either, and the answer is the label alone
     whole: bool  # a classification's label, probability and probabilities; else the label alone
-    masked: bool = False  # as in Scoring
     strict: bool = True

@@ -1,5 +1,6 @@
 """Columns to arrays: Arrow arrays of any accepted Spark type as numpy numbers with a mask of what is missing, without per-row Python."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,19 @@ def packed(column: pa.Array, length: int) -> tuple[npt.NDArray[np.float32], Mask
     values[fits] = contents(column if fits.all() else column.filter(pa.array(fits))).view("<f4").reshape(-1, length)
     missing[fits] = False
     return values, missing, (sizes >= 0) & ~fits
+
+
+def wanted(columns: Sequence[pa.Array]) -> tuple[Mask, Sequence[pa.Array]]:
+    """Which rows are to be scored [rows], and the columns: of a query the first stands in a struct beside that, see Wanted.java.
+
+    >>> mask, (first, second) = wanted([pa.array([{"wanted": True, "column": 5}, {"wanted": False, "column": 6}]), pa.array([7, 8])])
+    >>> mask.tolist(), first.to_pylist(), second.to_pylist()
+    ([True, False], [5, 6], [7, 8])
+    """
+    if not pa.types.is_struct(columns[0].type):
+        return np.ones(len(columns[0]), dtype=bool), columns
+    mask, first = columns[0].flatten()  # honours offsets and slices
+    return np.asarray(pc.fill_null(mask, False), dtype=bool), [first, *columns[1:]]
 
 
 def contents(column: pa.Array) -> npt.NDArray[np.uint8]:

@@ -5,7 +5,6 @@ import java.util.List;
 import org.apache.spark.sql.catalyst.InternalRow;
 import org.apache.spark.sql.catalyst.expressions.And;
 import org.apache.spark.sql.catalyst.expressions.Expression;
-import org.apache.spark.sql.catalyst.expressions.Literal;
 import org.apache.spark.sql.catalyst.expressions.codegen.*;
 import org.apache.spark.sql.catalyst.trees.TreeNode;
 import org.apache.spark.sql.catalyst.util.ArrayData;
@@ -19,7 +18,7 @@ import scala.collection.immutable.Seq;
  *
  * Its first two children say which rows are: those whose features are there, and those that the CASE around it comes to. The others feed it.
  */
-public class Encode extends Expression implements java.io.Serializable {
+public class Encode extends Expression implements Inputs, java.io.Serializable {
   private static final int PARTS = 2;  // the place of the first feature
 
   private final Encoder encoder;
@@ -35,17 +34,13 @@ public class Encode extends Expression implements java.io.Serializable {
   public static Encode of(Encoder encoder, Expression scored, List features, String told) {
     List kids = new ArrayList();
     kids.add(scored);
-    kids.add(Literal.create(Boolean.TRUE, BooleanType$.MODULE$));
+    kids.add(Wanted.TRUE);
     kids.addAll(features);
     return new Encode(encoder, Lists.seq(kids), told);
   }
 
   public boolean isGuarded() {
-    return !isTrue(kid(1));
-  }
-
-  private static boolean isTrue(Expression e) {
-    return e instanceof Literal && Boolean.TRUE.equals(((Literal) e).value());
+    return !Wanted.isTrue(kid(1));
   }
 
   public Encoder encoder() {
@@ -58,11 +53,10 @@ public class Encode extends Expression implements java.io.Serializable {
 
   /** Which rows are to be scored; null for all. */
   public Expression condition() {
-    return isTrue(kid(0)) && !isGuarded() ? null : new And(kid(0), kid(1));
+    return Wanted.isTrue(kid(0)) && !isGuarded() ? null : new And(kid(0), kid(1));
   }
 
-  /** The same, for the rows that a condition holds for. */
-  public Encode guarded(Expression condition) {
+  public Expression guarded(Expression condition) {
     List all = Lists.list(kids);
     all.set(1, condition);
     return new Encode(encoder, Lists.seq(all), told);
@@ -115,22 +109,12 @@ public class Encode extends Expression implements java.io.Serializable {
     boolean named = false;
     for (int i = PARTS; i < kids.size(); i++) {
       texts.add(kid(i).toString());
-      named |= !Lists.list(kid(i).collect(new Pretty())).isEmpty();
+      named |= Wanted.isPretty(kid(i));
     }
     String features = String.join(", ", texts);
     if (named) return features;
     String when = isGuarded() ? " where " + kid(1) : "";
     return "encode(" + (told == null ? "" : told + ": ") + features + when + ")";
-  }
-
-  public static class Pretty extends scala.runtime.AbstractPartialFunction {
-    public boolean isDefinedAt(Object e) {
-      return e instanceof org.apache.spark.sql.catalyst.expressions.PrettyAttribute;
-    }
-
-    public Object applyOrElse(Object e, scala.Function1 otherwise) {
-      return isDefinedAt(e) ? e : otherwise.apply(e);
-    }
   }
 
   private Expression kid(int i) {

@@ -96,7 +96,6 @@ public class Functions {
         }
       }
       question.put("struct", Boolean.valueOf(struct));
-      question.put("masked", Boolean.valueOf(struct && whole.nullable()));
       question.put("arguments", fields);
       question.put("named", names);
       List answer = (List) python.ask(active(), question);
@@ -104,7 +103,7 @@ public class Functions {
       Map plan = (Map) Language.Python.read((String) answer.get(1), Map.class);
 
       boolean strict = ((Boolean) plan.get("strict")).booleanValue();
-      Expression scored = whole == null ? Literal.create(Boolean.TRUE, BooleanType$.MODULE$) : new IsNotNull(whole);
+      Expression scored = whole == null ? Wanted.TRUE : new IsNotNull(whole);
       List inputs = new ArrayList();
       if (value) inputs.add(first);
       for (Object one : (List) plan.get("inputs")) {
@@ -118,13 +117,13 @@ public class Functions {
         }
         inputs.add(converted);
       }
-      if (answer.size() > 2) { // a model that is known: its inputs are packed
-        String told = plan.get("told") + ", " + SQLConf.get().arrowMaxRecordsPerBatch() + " rows a batch";
+      String told = plan.get("told") + ", " + SQLConf.get().arrowMaxRecordsPerBatch() + " rows a batch";
+      if (answer.size() > 2) { // a model that was trained here: its inputs are packed
         Expression packed = Encode.of((Encoder) answer.get(2), scored, inputs, told);
         inputs = new ArrayList();
         inputs.add(packed);
-      } else if (((Boolean) plan.get("masked")).booleanValue()) {
-        inputs.add(0, scored);
+      } else {
+        inputs.set(0, new Wanted(scored, Wanted.TRUE, (Expression) inputs.get(0), told));
       }
       Expression called = (Expression) udf.builder(Lists.seq(inputs));
       String part = (String) plan.get("answer");

@@ -11,10 +11,8 @@ import org.apache.spark.api.java.JavaRDD;
 import org.apache.spark.rdd.RDD;
 import org.apache.spark.sql.Column;
 import org.apache.spark.sql.catalyst.expressions.Expression;
-import org.apache.spark.sql.catalyst.expressions.Literal;
 import org.apache.spark.sql.catalyst.expressions.UnsafeRow;
 import org.apache.spark.sql.catalyst.expressions.XXH64;
-import org.apache.spark.sql.types.BooleanType$;
 import org.apache.spark.storage.BlockManager;
 import org.apache.spark.storage.BlockManagerId;
 import org.apache.spark.storage.RDDBlockId;
@@ -44,7 +42,7 @@ public final class Packing {
   public static JavaRDD blocks(org.apache.spark.sql.classic.Dataset rows, Encoder encoder, int workers, int buckets, int joined, int[] ends,
       long seed, int drawn, String name) {
     List features = Lists.list(rows.queryExecution().analyzed().output());
-    Expression packed = Encode.of(encoder, Literal.create(Boolean.TRUE, BooleanType$.MODULE$), features, null);
+    Expression packed = Encode.of(encoder, Wanted.TRUE, features, null);
     Column[] columns = new Column[] {org.apache.spark.sql.classic.ExpressionUtils.column(packed)};
     JavaRDD read = ((org.apache.spark.sql.classic.Dataset) rows.select(columns)).queryExecution().toRdd().toJavaRDD();
     JavaRDD made = read.mapPartitionsToPair(new Split(workers, buckets, encoder.bytes(), seed, drawn))

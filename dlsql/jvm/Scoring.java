@@ -1,11 +1,15 @@
 package dlsql;
 
 import java.util.ArrayList;
+import java.util.HashMap;
 import java.util.List;
+import java.util.Map;
 import org.apache.spark.sql.catalyst.expressions.*;
 import org.apache.spark.sql.catalyst.plans.logical.LogicalPlan;
 import org.apache.spark.sql.catalyst.rules.Rule;
 import org.apache.spark.sql.catalyst.trees.TreeNode;
+import org.apache.spark.sql.catalyst.util.UnsafeRowUtils;
+import org.apache.spark.sql.execution.FileSourceScanExec;
 import org.apache.spark.sql.execution.FilterExec;
 import org.apache.spark.sql.execution.ProjectExec;
 import org.apache.spark.sql.execution.SparkPlan;
@@ -90,15 +94,15 @@ public class Scoring {
   static SparkPlan improved(SparkPlan plan) {
     List chain = new ArrayList();  // from the top
     SparkPlan below = plan;
-    boolean unpacked = false;
+    boolean predicts = false;
     int highest = -1;  // of the predictions
     while (below instanceof ProjectExec || below instanceof FilterExec || below instanceof ArrowEvalPythonExec) {
-      if (below instanceof ArrowEvalPythonExec) unpacked |= packs((ArrowEvalPythonExec) below);
+      if (below instanceof ArrowEvalPythonExec) predicts |= predicts((ArrowEvalPythonExec) below);
       if (below instanceof ArrowEvalPythonExec && highest < 0) highest = chain.size();
       chain.add(below);
       below = (SparkPlan) below.children().apply(0);
     }
-    if (!unpacked) return plan;
+    if (!predicts) return plan;
     List needed = new ArrayList();  // above each of the chain: an AttributeSet
     AttributeSet above = AttributeSet$.MODULE$.apply(plan.output());
     for (int i = 0; i < chain.size(); i++) {
@@ -107,50 +111,59 @@ public class Scoring {
       above = node instanceof ProjectExec ? node.references() : above.$plus$plus(node.references());
     }
     List made = new ArrayList();  // predictions: {function, attribute}
+    Fixed fixed = new Fixed();
+    if (below instanceof FileSourceScanExec) for (Object one : Lists.list(((FileSourceScanExec) below).partitionFilters())) fixed.add((Expression) one);
     for (int i = chain.size() - 1; i >= 0; i--) {
       SparkPlan node = (SparkPlan) chain.get(i);
-      if (node instanceof ArrowEvalPythonExec) below = predicted((ArrowEvalPythonExec) node, below, (AttributeSet) needed.get(i), made);
+      if (node instanceof FilterExec) fixed.add(((FilterExec) node).condition());
+      if (node instanceof ArrowEvalPythonExec) below = predicted((ArrowEvalPythonExec) node, below, (AttributeSet) needed.get(i), made, fixed);
       else if (node instanceof FilterExec) below = new FilterExec(((FilterExec) node).condition(), below);
       else below = i > highest ? carrying((ProjectExec) node, below, made) : new ProjectExec(((ProjectExec) node).projectList(), below);
     }
     return below.output().equals(plan.output()) ? below : new ProjectExec(plan.output(), below);
   }
 
-  private static boolean packs(ArrowEvalPythonExec eval) {
-    for (Object udf : Lists.list(eval.udfs())) if (packs((PythonUDF) udf)) return true;
+  private static boolean predicts(ArrowEvalPythonExec eval) {
+    for (Object udf : Lists.list(eval.udfs())) if (predicts((PythonUDF) udf)) return true;
     return false;
   }
 
-  private static boolean packs(PythonUDF udf) {
-    return udf.children().size() == 1 && udf.children().apply(0) instanceof Encode;
+  private static boolean predicts(PythonUDF udf) {
+    return !udf.children().isEmpty() && udf.children().apply(0) instanceof Inputs;
   }
 
-  /** The predictions of an operator that are not made yet, over a projection that packs; those that are under their names here, too. */
-  private static SparkPlan predicted(ArrowEvalPythonExec eval, SparkPlan child, AttributeSet needed, List made) {
-    SparkPlan plan = beside(eval, child);
-    List columns = new ArrayList(), packed = new ArrayList(), udfs = new ArrayList(), results = new ArrayList(), again = new ArrayList();
+  /** The predictions of an operator that are not made yet; those that are under their names here, too. */
+  private static SparkPlan predicted(ArrowEvalPythonExec eval, SparkPlan child, AttributeSet needed, List made, Fixed fixed) {
+    Calls others = new Calls(), asTheyAre = new Calls(), packing = new Calls();
+    List again = new ArrayList(), inputs = new ArrayList();
     for (Object place : generalFirst(eval)) {
       PythonUDF udf = (PythonUDF) eval.udfs().apply(((Integer) place).intValue());
-      if (!packs(udf)) continue;
       Attribute result = (Attribute) eval.resultAttrs().apply(((Integer) place).intValue());
-      Attribute known = known(udf, made);
+      Attribute known = predicts(udf) ? known(udf, made, fixed) : null;
       if (known != null) {
         again.add(alias(known, result.name(), result.exprId()));
         continue;
       }
-      made.add(new Object[] {udf, result});
-      List arguments = new ArrayList();
-      arguments.add(packed((Encode) udf.children().apply(0), packed));
-      udfs.add(udf.withNewChildren(Lists.seq(arguments)));
-      results.add(result);
-    }
-    if (!udfs.isEmpty()) {
-      for (Object one : made) {
-        if (!results.contains(((Object[]) one)[1])) needed = needed.$plus((Attribute) ((Object[]) one)[1]);
+      if (predicts(udf)) made.add(new Object[] {udf, result});
+      if (!predicts(udf)) {
+        others.add(udf, result);
+      } else if (udf.children().apply(0) instanceof Encode) {
+        List arguments = new ArrayList();
+        arguments.add(packed((Encode) udf.children().apply(0), inputs));
+        packing.add((PythonUDF) udf.withNewChildren(Lists.seq(arguments)), result);
+      } else {
+        asTheyAre.add(udf, result);
       }
+    }
+    SparkPlan plan = asTheyAre.over(others.over(child, eval), eval);
+    if (!packing.udfs.isEmpty()) {
+      for (Object one : made) {
+        if (!packing.results.contains(((Object[]) one)[1])) needed = needed.$plus((Attribute) ((Object[]) one)[1]);
+      }
+      List columns = new ArrayList();
       for (Object column : Lists.list(plan.output())) if (needed.contains((NamedExpression) column)) columns.add(column);
-      columns.addAll(packed);
-      plan = new Predict(Lists.seq(udfs), Lists.seq(results), new ProjectExec(Lists.seq(columns), plan), eval.evalType());
+      columns.addAll(inputs);
+      plan = new Predict(Lists.seq(packing.udfs), Lists.seq(packing.results), new ProjectExec(Lists.seq(columns), plan), eval.evalType());
     }
     if (again.isEmpty()) return plan;
     List all = Lists.list(plan.output());
@@ -158,15 +171,19 @@ public class Scoring {
     return new ProjectExec(Lists.seq(all), plan);
   }
 
-  /** The functions that Spark put into one operator with predictions, in one of their own. */
-  private static SparkPlan beside(ArrowEvalPythonExec eval, SparkPlan child) {
-    List udfs = new ArrayList(), results = new ArrayList();
-    for (int i = 0; i < eval.udfs().size(); i++) {
-      if (packs((PythonUDF) eval.udfs().apply(i))) continue;
-      udfs.add(eval.udfs().apply(i));
-      results.add(eval.resultAttrs().apply(i));
+  /** Calls of functions with their results, for one of Spark's operators. */
+  private static class Calls {
+    final List udfs = new ArrayList();
+    final List results = new ArrayList();
+
+    void add(PythonUDF udf, Attribute result) {
+      udfs.add(udf);
+      results.add(result);
     }
-    return udfs.isEmpty() ? child : new ArrowEvalPythonExec(Lists.seq(udfs), Lists.seq(results), child, eval.evalType());
+
+    SparkPlan over(SparkPlan child, ArrowEvalPythonExec eval) {
+      return udfs.isEmpty() ? child : new ArrowEvalPythonExec(Lists.seq(udfs), Lists.seq(results), child, eval.evalType());
+    }
   }
 
   private static List generalFirst(ArrowEvalPythonExec eval) {
@@ -180,18 +197,54 @@ public class Scoring {
   }
 
   /** The result of a prediction that is made; one for all rows serves one for some of them. */
-  private static Attribute known(PythonUDF udf, List made) {
-    PythonUDF everywhere = unguarded(udf);
+  private static Attribute known(PythonUDF udf, List made, Fixed fixed) {
+    Expression here = fixed.in(udf), everywhere = fixed.in(unguarded(udf));
     for (Object one : made) {
-      PythonUDF known = (PythonUDF) ((Object[]) one)[0];
-      if (udf.semanticEquals(known) || everywhere.semanticEquals(known)) return (Attribute) ((Object[]) one)[1];
+      Expression known = fixed.in((PythonUDF) ((Object[]) one)[0]);
+      if (here.semanticEquals(known) || everywhere.semanticEquals(known)) return (Attribute) ((Object[]) one)[1];
     }
     return null;
   }
 
+  /**
+   * Columns that a filter compares with a constant. In a filter's predictions the optimizer puts the constant in the column's place; they
+   * are told from others with the constants in.
+   */
+  public static class Fixed extends scala.runtime.AbstractPartialFunction {
+    private final Map values = new HashMap();  // by the ids of columns
+
+    void add(Expression condition) {
+      if (condition instanceof And) {
+        add(((And) condition).left());
+        add(((And) condition).right());
+      } else if (condition instanceof EqualTo) {
+        Expression left = ((EqualTo) condition).left(), right = ((EqualTo) condition).right();
+        put(left, right);
+        put(right, left);
+      }
+    }
+
+    private void put(Expression column, Expression value) {
+      boolean same = column instanceof Attribute && value instanceof Literal && UnsafeRowUtils.isBinaryStable(column.dataType());
+      if (same) values.put(((Attribute) column).exprId(), value);
+    }
+
+    Expression in(PythonUDF udf) {
+      return values.isEmpty() ? udf : (Expression) udf.transformUp(this);
+    }
+
+    public boolean isDefinedAt(Object e) {
+      return e instanceof Attribute && values.containsKey(((Attribute) e).exprId());
+    }
+
+    public Object applyOrElse(Object e, scala.Function1 otherwise) {
+      return isDefinedAt(e) ? values.get(((Attribute) e).exprId()) : otherwise.apply(e);
+    }
+  }
+
   private static PythonUDF unguarded(PythonUDF udf) {
     List arguments = new ArrayList();
-    for (Object one : Lists.list(udf.children())) arguments.add(one instanceof Encode ? ((Encode) one).guarded(TRUE) : one);
+    for (Object one : Lists.list(udf.children())) arguments.add(one instanceof Inputs ? ((Inputs) one).guarded(Wanted.TRUE) : one);
     return (PythonUDF) udf.withNewChildren(Lists.seq(arguments));
   }
 
@@ -229,11 +282,9 @@ public class Scoring {
     }
 
     public TreeNode apply(TreeNode plan) {
-      return ((LogicalPlan) plan).transformAllExpressions(new Branches(TRUE));
+      return ((LogicalPlan) plan).transformAllExpressions(new Branches(Wanted.TRUE));
     }
   }
-
-  private static final Expression TRUE = Literal.create(Boolean.TRUE, org.apache.spark.sql.types.BooleanType$.MODULE$);
 
   public static class Branches extends scala.runtime.AbstractPartialFunction {
     private final Expression outer;  // the condition that the whole stands under
@@ -267,17 +318,17 @@ public class Scoring {
   }
 
   private static Expression and(Expression a, Expression b) {
-    return a == TRUE ? b : new And(a, b);
+    return a == Wanted.TRUE ? b : new And(a, b);
   }
 
   private static Expression holds(Expression condition) {
-    return new EqualNullSafe(condition, TRUE);
+    return new EqualNullSafe(condition, Wanted.TRUE);
   }
 
   /** An expression whose predictions are made where a condition holds. It does not look into conditions that stand in predictions already. */
   private static Expression guarded(Expression e, Expression condition) {
-    if (condition == TRUE || !condition.deterministic()) return e;
-    if (e instanceof Encode) return ((Encode) e).isGuarded() ? e : ((Encode) e).guarded(condition);
+    if (condition == Wanted.TRUE || !condition.deterministic()) return e;
+    if (e instanceof Inputs) return ((Inputs) e).isGuarded() ? e : ((Inputs) e).guarded(condition);
     if (e instanceof CaseWhen || e instanceof If) return (Expression) new Branches(condition).applyOrElse(e, null);
     return (Expression) e.mapChildren(new Guarded(condition));
   }

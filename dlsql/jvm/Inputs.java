@@ -1,0 +1,12 @@
+package dlsql;
+
+import org.apache.spark.sql.catalyst.expressions.Expression;
+
+/** The first argument of a prediction's Python function: it says which rows are scored, and by it predictions are told from other functions. */
+public interface Inputs {
+  /** Whether a CASE around the prediction says so, too. */
+  boolean isGuarded();
+
+  /** The same, for the rows that a condition holds for. */
+  Expression guarded(Expression condition);
+}

@@ -1,0 +1,122 @@
+package dlsql;
+
+import java.util.Arrays;
+import org.apache.spark.sql.catalyst.InternalRow;
+import org.apache.spark.sql.catalyst.expressions.And;
+import org.apache.spark.sql.catalyst.expressions.CreateNamedStruct;
+import org.apache.spark.sql.catalyst.expressions.Expression;
+import org.apache.spark.sql.catalyst.expressions.Literal;
+import org.apache.spark.sql.catalyst.expressions.PrettyAttribute;
+import org.apache.spark.sql.catalyst.expressions.codegen.CodegenContext;
+import org.apache.spark.sql.catalyst.expressions.codegen.ExprCode;
+import org.apache.spark.sql.catalyst.trees.TreeNode;
+import org.apache.spark.sql.types.*;
+import scala.collection.immutable.IndexedSeq;
+import scala.collection.immutable.Seq;
+
+/**
+ * The first of the columns that travel to Python as they are, in a struct beside whether its row is to be scored: the features are there,
+ * and the CASE around the prediction comes to it.
+ */
+public class Wanted extends Expression implements Inputs, java.io.Serializable {
+  static final Expression TRUE = Literal.create(Boolean.TRUE, BooleanType$.MODULE$);
+
+  private final Expression there;
+  private final Expression guard;
+  private final Expression column;
+  private final String told;  // of the model, in EXPLAIN
+
+  Wanted(Expression there, Expression guard, Expression column, String told) {
+    this.there = there;
+    this.guard = guard;
+    this.column = column;
+    this.told = told;
+  }
+
+  public boolean isGuarded() {
+    return !isTrue(guard);
+  }
+
+  public Expression guarded(Expression condition) {
+    return new Wanted(there, condition, column, told);
+  }
+
+  private Expression struct() {
+    Expression both = isTrue(there) ? guard : new And(there, guard);
+    return new CreateNamedStruct(Lists.seq(Arrays.asList(name("wanted"), both, name("column"), column)));
+  }
+
+  private static Expression name(String text) {
+    return Literal.create(text, StringType$.MODULE$);
+  }
+
+  public Seq children() {
+    return Lists.seq(Arrays.asList(there, guard, column));
+  }
+
+  public boolean nullable() {
+    return false;
+  }
+
+  public DataType dataType() {
+    return struct().dataType();
+  }
+
+  public TreeNode withNewChildrenInternal(IndexedSeq changed) {
+    return new Wanted((Expression) changed.apply(0), (Expression) changed.apply(1), (Expression) changed.apply(2), told);
+  }
+
+  public int productArity() {
+    return 4;
+  }
+
+  public Object productElement(int i) {
+    return i == 0 ? there : i == 1 ? guard : i == 2 ? column : told;
+  }
+
+  public boolean canEqual(Object other) {
+    return other instanceof Wanted;
+  }
+
+  public boolean equals(Object other) {
+    return other instanceof Wanted && children().equals(((Wanted) other).children());
+  }
+
+  public int hashCode() {
+    return children().hashCode();
+  }
+
+  /** In a plan everything; in the name of a column that is given none the column alone. */
+  public String toString() {
+    if (isPretty(column)) return column.toString();
+    return told + ": " + column + (isGuarded() ? " where " + guard : "");
+  }
+
+  public Object eval(InternalRow input) {
+    return struct().eval(input);
+  }
+
+  public ExprCode doGenCode(CodegenContext ctx, ExprCode ev) {
+    ExprCode made = struct().genCode(ctx);
+    return new ExprCode(made.code(), made.isNull(), made.value());
+  }
+
+  static boolean isTrue(Expression e) {
+    return e instanceof Literal && Boolean.TRUE.equals(((Literal) e).value());
+  }
+
+  /** Whether an expression stands in the name of a column that is given none: Spark has made its attributes pretty. */
+  static boolean isPretty(Expression e) {
+    return !Lists.list(e.collect(new Pretty())).isEmpty();
+  }
+
+  public static class Pretty extends scala.runtime.AbstractPartialFunction {
+    public boolean isDefinedAt(Object e) {
+      return e instanceof PrettyAttribute;
+    }
+
+    public Object applyOrElse(Object e, scala.Function1 otherwise) {
+      return isDefinedAt(e) ? e : otherwise.apply(e);
+    }
+  }
+}

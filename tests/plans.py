@@ -1,0 +1,24 @@
+"""What the plan of a query that has run tells."""
+
+from typing import Any
+
+from pyspark.sql import DataFrame
+
+# An operator that runs networks -> its metric of the rows that it ran them on.
+_ROWS = {"Predict": "rowsScored", "ArrowEvalPython": "pythonNumRowsReceived"}
+
+
+def scored(frame: DataFrame) -> int:
+    """Rows that networks scored, of all predictions of a query that has run; of columns that travel as they are those that came back."""
+    found = 0
+    nodes: list[Any] = [frame._jdf.queryExecution().executedPlan()]
+    while nodes:
+        node = nodes.pop()
+        if node.nodeName() == "AdaptiveSparkPlan":
+            nodes.append(node.executedPlan())
+        elif node.nodeName().endswith("QueryStage"):
+            nodes.append(node.plan())
+        nodes += [node.children().apply(i) for i in range(node.children().size())]
+        if node.nodeName() in _ROWS:
+            found += node.metrics().apply(_ROWS[node.nodeName()]).value()
+    return found
