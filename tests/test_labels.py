@@ -189,7 +189,7 @@ def test_a_loss_of_ones_own_gets_the_outputs_and_values_of_all_labels() -> None:
 def test_a_round_mixes_rows_with_all_their_labels() -> None:
     """Each row's labels stay with it through shuffles and batches: the loss before the first step is that of the rows in their order."""
     steps, before = steps_of(), initial_state(spec_of(here("Two")), 1)
-    done = next(train_round(Learner(steps, 1e-9, before), Round(0, 0, 1, 1e-9, 1000), [block()], None))
+    done = next(train_round(Learner(steps, before), Round(0, 0, 1, 1e-9, 1000), [block()], None))
     built = networks.build(steps.network)
     built.load_state_dict({key.removeprefix("network/"): torch.from_numpy(value) for key, value in before.items()})
     with torch.no_grad():

@@ -302,7 +302,7 @@ def test_a_round_moves_the_weights_and_the_statistics_of_a_keras_model_and_gives
     spec = of_json(architecture, SHAPES)
     steps = LocalSteps(spec, "classification", "cross_entropy", "Adam", 16, 1, 1, grad_clip=1.0, frozen=("_torch_params.dense/",))
     before = initial_state(spec, 1)
-    once, twice = (joined(list(train_round(Learner(steps, 0.01, before), WHOLE, [block(spec, 64)], None))[1:]) for _ in range(2))
+    once, twice = (joined(list(train_round(Learner(steps, before), WHOLE, [block(spec, 64)], None))[1:]) for _ in range(2))
     assert once.keys() == twice.keys()
     assert all((once[key] == twice[key]).all() for key in once)
     moved = {key for key, value in before.items() if (once[key] != value).any()}
@@ -319,7 +319,7 @@ def test_a_round_moves_the_weights_and_the_statistics_of_a_keras_model_and_gives
 def test_a_batch_of_one_row_is_left_out_where_a_network_norms_over_rows() -> None:
     spec = spec_of(here("normed"), {"x": (2,)})
     steps = LocalSteps(spec, "classification", "cross_entropy", "SGD", 4, 1, 1)
-    done = next(train_round(Learner(steps, 0.01, initial_state(spec, 1)), WHOLE, [block(spec, 5)], None))
+    done = next(train_round(Learner(steps, initial_state(spec, 1)), WHOLE, [block(spec, 5)], None))
     assert done.rows == 4
 
 

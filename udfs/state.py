@@ -29,6 +29,10 @@ class Piece:
     first: int = 0  # where in its array the first part begins; the others begin with theirs
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # of the whole arrays
 
+    def copy(self) -> "Piece":
+        """The same numbers, whatever becomes of the state."""
+        return replace(self, parts={key: part.copy() for key, part in self.parts.items()})
+
 
 def cut(state: State, size: int = PIECE, worker: int = 0, weight: float = 1.0) -> Iterator[Piece]:
     """A state in pieces of at most `size` bytes, as views of it.
@@ -98,6 +102,9 @@ class Shares:
         return joined(piece.value for piece in self.pieces)
 
 
+_AT_ONCE = 1 << 14  # numbers that are averaged at once, within a core's cache: three times as fast as in fresh memory
+
+
 def average(vectors: Sequence[npt.NDArray[Any]] | npt.NDArray[Any], weights: Sequence[float]) -> npt.NDArray[Any]:
     """The weighted average of arrays of one shape, in their order and in float64: equal ones average to themselves.
 
@@ -106,12 +113,17 @@ def average(vectors: Sequence[npt.NDArray[Any]] | npt.NDArray[Any], weights: Seq
     """
     if vectors[0].dtype == np.uint16:  # of `shortened`
         return _upper(average([_lengthened(vector) for vector in vectors], weights))
-    total = float(sum(weights))
-    summed = np.zeros(np.shape(vectors[0]), dtype=np.float64)
-    for vector, weight in zip(vectors, weights, strict=True):
-        if weight:  # who did nothing says nothing
-            summed += np.multiply(vector, weight / total, dtype=np.float64)
-    return summed.astype(vectors[0].dtype)
+    shares = [weight / float(sum(weights)) for weight in weights]
+    flat = [np.reshape(vector, -1) for vector in vectors]
+    found = np.empty_like(flat[0])
+    for at in range(0, len(found), _AT_ONCE):
+        part = slice(at, at + _AT_ONCE)
+        summed = np.zeros(len(found[part]), dtype=np.float64)
+        for vector, share in zip(flat, shares, strict=True):
+            if share:  # who did nothing says nothing
+                summed += np.multiply(vector[part], share, dtype=np.float64)
+        found[part] = summed
+    return found.reshape(np.shape(vectors[0]))
 
 
 def is_averaged(key: str, value: npt.NDArray[Any]) -> bool:

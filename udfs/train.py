@@ -84,9 +84,9 @@ def network(spec: NetworkSpec, state: State) -> nn.Module:
 class Learner:
     """A network and its optimiser on their way from one state to the next, and what they saw on it."""
 
-    def __init__(self, steps: LocalSteps, learning_rate: float, state: State, device: torch.device = CPU) -> None:
+    def __init__(self, steps: LocalSteps, state: State, device: torch.device = CPU) -> None:
         self.steps, self.rows, self.weight, self.loss, self.stepped = steps, 0, 0.0, 0.0, False
-        self.module, self.device = network(steps.network, state).train().to(device), device
+        self.module, self.device = network(steps.network, state).to(device), device
         for name, parameter in self.module.named_parameters():
             if name.startswith(steps.frozen or ("\0",)):  # a network may have others that it never trains
                 parameter.requires_grad_(False)
@@ -99,11 +99,26 @@ class Learner:
             for name, tensor in self.module.state_dict().items()
             if name not in moving and not name.startswith(steps.frozen or ("\0",))
         }
-        self.optimizer = optimizer(steps.optimizer, self.module.parameters(), learning_rate)
+        self.optimizer = optimizer(steps.optimizer, self.module.parameters(), 0.0)
         self._outer = {key: value for key, value in state.items() if key.startswith("outer/")}
         # The last state that all agreed on, which an outer optimiser steps from and differences are told from, is kept for them alone.
         self._before: State = state if steps.steps_out or steps.shortened else {}
         self._load_optimizer(state)
+
+    def begin(self, this: Round) -> None:
+        """From here on it sees and counts the rows of this round."""
+        self.rows, self.weight, self.loss = 0, 0.0, 0.0
+        self.module.train()
+        self.set_rate(this.learning_rate * (1.0 if this.sync_every == 1 else self.steps.rate_factor))
+
+    def set_rate(self, learning_rate: float) -> None:
+        """The optimiser's learning rate of the steps to come."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = torch.tensor(learning_rate) if isinstance(group["lr"], Tensor) else learning_rate
+
+    def is_finite(self) -> bool:
+        """Whether all parameters are numbers."""
+        return all(bool(tensor.isfinite().all()) for tensor in self.module.state_dict().values() if tensor.is_floating_point())
 
     def take(self, epoch: int, number: int, worker: int, batch: Batch) -> float:
         """Forward and backward; the weight of the batch, 0 for one that cannot be learned from."""
@@ -185,12 +200,10 @@ class Learner:
             return
         for parameter in self.moving:
             parameter.grad = torch.zeros_like(parameter)
-        rates = [group["lr"] for group in self.optimizer.param_groups]
-        for group in self.optimizer.param_groups:
-            group["lr"] = torch.zeros(()) if isinstance(group["lr"], Tensor) else 0.0
+        rate = float(self.optimizer.param_groups[0]["lr"])
+        self.set_rate(0.0)
         self.optimizer.step()
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
+        self.set_rate(rate)
 
     def _load_optimizer(self, state: State) -> None:
         slots: dict[int, dict[str, Tensor]] = {}
@@ -248,6 +261,7 @@ class Task:
     rounds: tuple[Round, ...]
     rules: Rules
     standing: Standing
+    best: float  # the lowest loss of the epochs before
     labels: tuple[Label, ...]
 
 
@@ -255,41 +269,55 @@ def train_rounds(task: Task, state: Shared, seated: Seated, gpus: Gpus, blocks: 
     """A worker's part of a job's rounds: what it tells of each, under its place among them.
 
     What a round ends with is what the next one begins with, as if it came from the driver. All workers know what all have told, and stop at
-    the same one.
+    the same one. The state comes back of the last round, and of the best one where that is another.
     """
     torch.set_num_threads(task.steps.threads)
     settle()
     kept = blocks if len(task.rounds) == 1 else list(blocks)
-    before, standing, device = state.value, task.standing, device_of(gpus())
+    learner = Learner(task.steps, state.value, device_of(gpus()))
+    standing, lowest = task.standing, task.best
+    best: list[tuple[int, Piece]] = []
     with gang(seated()) as together:
         for place, this in enumerate(task.rounds):
-            rate = this.learning_rate * (1.0 if this.sync_every == 1 else task.steps.rate_factor)
-            learner = Learner(task.steps, rate, before, device)
             said: list[Trained | Evaluated] = []
             for told in train_round(learner, this, kept, together):
                 if not isinstance(told, Piece):
                     said.append(told)
                 yield place, told
-            if together is None or place + 1 == len(task.rounds):
+            if together is None:
                 return
-            standing, enough = _judged(task, standing, said, together)
-            if enough:
+            last = place + 1 == len(task.rounds)
+            if len(task.rounds) > 1:
+                found, standing, enough = _judged(task, standing, said, learner.is_finite(), together)
+                last |= enough
+                if found < lowest:
+                    lowest, best = found, [] if last else [(place, one.copy()) for one in _own_pieces(learner, together)]
+            if last:
+                yield from best
+                yield from ((place, one) for one in _own_pieces(learner, together))
                 return
-            before = learner.state()
 
 
-def _judged(task: Task, standing: Standing, said: Sequence[Trained | Evaluated], together: Gang) -> tuple[Standing, bool]:
-    """After an epoch, from what this worker and all others tell of it."""
-    own: list[float] = []
+def _own_pieces(learner: Learner, together: Gang) -> Iterator[Piece]:
+    """Those of the state that all agreed on that this worker gives back."""
+    return (piece for piece in cut(learner.state()) if piece.number % together.world == together.rank)
+
+
+def _judged(
+    task: Task, standing: Standing, said: Sequence[Trained | Evaluated], is_finite: bool, together: Gang
+) -> tuple[float, Standing, bool]:
+    """The loss of an epoch, from what this worker and all others tell of it, and whether it is the last."""
+    own: list[float] = [is_finite]
     for one in said:  # an epoch's training, then the evaluation of a worker that has rows for it
         own += [one.weight, one.loss, *([one.rows, *one.sums] if isinstance(one, Evaluated) else ())]
     everybodys = together.share(own)
-    evaluated = [Evaluated(rank, int(told[4]), told[2], told[3], told[5:]) for rank, told in enumerate(everybodys) if len(told) > 2]
+    evaluated = [Evaluated(rank, int(told[5]), told[3], told[4], told[6:]) for rank, told in enumerate(everybodys) if len(told) > 3]
     found = loss(evaluated)
     if found is None:
-        found = sum(told[1] for told in everybodys) / max(sum(told[0] for told in everybodys), 1e-12)
+        found = sum(told[2] for told in everybodys) / max(sum(told[1] for told in everybodys), 1e-12)
     standing = standing.after(task.rules, found)
-    return standing, standing.is_enough(task.rules, found, metrics(evaluated, task.labels))
+    enough = standing.is_enough(task.rules, found, metrics(evaluated, task.labels))
+    return found, standing, enough or not all(told[0] for told in everybodys)
 
 
 def train_round(learner: Learner, this: Round, blocks: Iterable[Block], together: Gang | None) -> Iterator[Told]:
@@ -297,10 +325,11 @@ def train_round(learner: Learner, this: Round, blocks: Iterable[Block], together
 
     In a gang the workers average their states after every `sync_every` steps: local SGD (Stich, "Local SGD Converges Fast and Communicates
     Little", ICLR 2019). Where that is 1 they average the gradients instead: synchronous SGD, for any optimiser (Chen et al., "Revisiting
-    Distributed Synchronous SGD", 2016). All then hold the same state, of which each returns some of the pieces. Without a gang the round is
-    one such stretch: whoever merges what the workers return averages it, and where it is a single step that is its gradient, for
-    `half_step` to go on with.
+    Distributed Synchronous SGD", 2016). All then hold the same state. Without a gang the round is one such stretch, whose state comes back
+    in pieces: whoever merges what the workers return averages it, and where it is a single step that is its gradient, for `half_step` to go
+    on with.
     """
+    learner.begin(this)
     halves = groupby(blocks, key=lambda block: block[1])  # blocks to train on come before those held out
     held_out, first = next(halves, (True, iter(())))
     training: Iterable[Block] = () if held_out else first
@@ -339,12 +368,12 @@ def _together(learner: Learner, this: Round, blocks: Iterable[Block], together: 
     for _ in own:
         pass
     yield learner.trained(together.rank)
-    yield from (piece for piece in cut(learner.state()) if piece.number % together.world == together.rank)
 
 
 def half_step(steps: LocalSteps, learning_rate: float, state: State, averaged: State) -> State:
     """The other half of a step that the workers began: the optimiser's, on their average gradient, with their average buffers."""
-    learner = Learner(steps, learning_rate, state)
+    learner = Learner(steps, state)
+    learner.set_rate(learning_rate)
     learner.finish(averaged)
     return learner.state()
 

@@ -38,7 +38,7 @@ from udfs.train import (
 class Done:
     """What a round came to."""
 
-    state: State
+    state: State  # empty where nobody will ask for it: a better one came after it in the same job
     parts: list[Trained]
     evaluated: list[Evaluated]
 
@@ -58,7 +58,7 @@ def train(context: SparkContext, blocks: Blocks, task: Task, state: State, host:
             parts, evaluated, pieces = _sorted_out(told)
             after = joined(pieces)
             if not parts:  # nobody had a batch to learn from
-                after = found[-1].state if found else state
+                after = state
             found.append(Done(after, sorted(parts, key=attrgetter("worker")), evaluated))
     del book
     if fused:

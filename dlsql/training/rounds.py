@@ -96,7 +96,7 @@ def run(
         began = time.perf_counter()
         pace = _pace(context, blocks.workers, settings, steps)
         rounds = _rounds(pace, plan, progress, seconds_a_step, rates, blocks.holds_out, state)
-        task = Task(plan.steps, rounds, settings.rules, progress.standing, plan.labels)
+        task = Task(plan.steps, rounds, settings.rules, progress.standing, progress.best_loss, plan.labels)
         try:
             with jobs.described(context, f"{plan.title}: {_said(rounds, progress, settings)}"):
                 found = jobs.train(context, blocks, task, state, host if pace.gang else None, pace.free)
@@ -112,11 +112,11 @@ def run(
         seconds_a_step = seconds / (sum(this.count for this, _ in zip(rounds, found, strict=False)) / len(found))
         before = len(progress.rounds)
         for this, done in zip(rounds, found, strict=False):
-            state = done.state
+            state = done.state or state
             _take(progress, this, done, plan, seconds, steps)
             if progress.first == 0:
                 rates.passed(progress.losses[-1])
-            if progress.stopped:
+            if progress.stopped and done.state:
                 break
         if len(progress.rounds) // settings.checkpoint_every > before // settings.checkpoint_every:
             behind("A checkpoint", partial(save, _checkpoint(progress, state)))
@@ -161,10 +161,9 @@ def _rounds(
         return (first,)
     spent = sum(one.seconds for one in progress.rounds)
     seconds = _JOINED_SECONDS if settings.max_seconds is None else min(_JOINED_SECONDS, settings.max_seconds - spent)
-    epochs = min(
-        settings.max_iterations - progress.epoch, left / pace.steps, seconds / (seconds_a_step * pace.steps),
-        PIECE / max(sum(value.nbytes for value in state.values()), 1),  # the state after each comes to the driver, all at once
-    )  # fmt: skip
+    epochs = min(settings.max_iterations - progress.epoch, left / pace.steps, seconds / (seconds_a_step * pace.steps))
+    if 2 * sum(value.nbytes for value in state.values()) > PIECE:  # two come to the driver at once
+        epochs = 1
     known = rates.ahead(max(int(epochs), 1))
     return (first, *(Round(progress.epoch + i, 0, count, rate, every, evaluates) for i, rate in enumerate(known[1:], 1)))
 
@@ -228,7 +227,7 @@ def _judge(progress: Progress, state: State, settings: Settings) -> None:
     """After an epoch: is it the best, and is it time to stop?"""
     last = progress.rounds[-1]
     epoch = [one for one in progress.rounds if one.epoch == last.epoch]
-    trained = sum((one.train_loss or 0.0) * one.rows for one in epoch) / max(sum(one.rows for one in epoch), 1)
+    trained = (last.train_loss or 0.0) if len(epoch) == 1 else _mean_loss(epoch)
     loss = trained if last.eval_loss is None else last.eval_loss
     progress.losses.append(loss)
     if loss < progress.best_loss:
@@ -236,6 +235,10 @@ def _judge(progress: Progress, state: State, settings: Settings) -> None:
     progress.standing = progress.standing.after(settings.rules, loss)
     out_of_time = settings.max_seconds is not None and sum(one.seconds for one in progress.rounds) >= settings.max_seconds
     progress.stopped = out_of_time or progress.standing.is_enough(settings.rules, loss, last.metrics)
+
+
+def _mean_loss(rounds: Sequence[RoundInfo]) -> float:
+    return sum((one.train_loss or 0.0) * one.rows for one in rounds) / max(sum(one.rows for one in rounds), 1)
 
 
 def _check_finite(state: State, number: int, this: Round) -> None:
