@@ -1,6 +1,7 @@
 """One round: a state and a worker's blocks -> the state after its local steps; all of it pure in its arguments and the seed."""
 
 import random
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -255,7 +256,7 @@ Told = Trained | Evaluated | Piece
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What one Spark job trains: a round, or several of an epoch each until the rules say that it is enough."""
+    """What one Spark job trains: a round, or several of an epoch each until time is up or the rules say that it is enough."""
 
     steps: LocalSteps
     rounds: tuple[Round, ...]
@@ -263,6 +264,7 @@ class Task:
     standing: Standing
     best: float  # the lowest loss of the epochs before
     labels: tuple[Label, ...]
+    seconds: float  # no epoch is begun that would end after so many
 
 
 def train_rounds(task: Task, state: Shared, seated: Seated, gpus: Gpus, blocks: Iterable[Block]) -> Iterator[tuple[int, Told]]:
@@ -277,6 +279,7 @@ def train_rounds(task: Task, state: Shared, seated: Seated, gpus: Gpus, blocks: 
     learner = Learner(task.steps, state.value, device_of(gpus()))
     standing, lowest = task.standing, task.best
     best: list[tuple[int, Piece]] = []
+    began = time.monotonic()
     with gang(seated()) as together:
         for place, this in enumerate(task.rounds):
             said: list[Trained | Evaluated] = []
@@ -288,7 +291,8 @@ def train_rounds(task: Task, state: Shared, seated: Seated, gpus: Gpus, blocks: 
                 return
             last = place + 1 == len(task.rounds)
             if len(task.rounds) > 1:
-                found, standing, enough = _judged(task, standing, said, learner.is_finite(), together)
+                is_over = not learner.is_finite() or (time.monotonic() - began) * (place + 2) / (place + 1) > task.seconds
+                found, standing, enough = _judged(task, standing, said, is_over, together)
                 last |= enough
                 if found < lowest:
                     lowest, best = found, [] if last else [(place, one.copy()) for one in _own_pieces(learner, together)]
@@ -304,10 +308,10 @@ def _own_pieces(learner: Learner, together: Gang) -> Iterator[Piece]:
 
 
 def _judged(
-    task: Task, standing: Standing, said: Sequence[Trained | Evaluated], is_finite: bool, together: Gang
+    task: Task, standing: Standing, said: Sequence[Trained | Evaluated], is_over: bool, together: Gang
 ) -> tuple[float, Standing, bool]:
-    """The loss of an epoch, from what this worker and all others tell of it, and whether it is the last."""
-    own: list[float] = [is_finite]
+    """The loss of an epoch, from what this worker and all others tell of it, and whether it is the last: for one of them or by the rules."""
+    own: list[float] = [is_over]
     for one in said:  # an epoch's training, then the evaluation of a worker that has rows for it
         own += [one.weight, one.loss, *([one.rows, *one.sums] if isinstance(one, Evaluated) else ())]
     everybodys = together.share(own)
@@ -317,7 +321,7 @@ def _judged(
         found = sum(told[2] for told in everybodys) / max(sum(told[1] for told in everybodys), 1e-12)
     standing = standing.after(task.rules, found)
     enough = standing.is_enough(task.rules, found, metrics(evaluated, task.labels))
-    return found, standing, enough or not all(told[0] for told in everybodys)
+    return found, standing, enough or any(told[0] for told in everybodys)
 
 
 def train_round(learner: Learner, this: Round, blocks: Iterable[Block], together: Gang | None) -> Iterator[Told]:

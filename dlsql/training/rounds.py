@@ -96,7 +96,9 @@ def run(
         began = time.perf_counter()
         pace = _pace(context, blocks.workers, settings, steps)
         rounds = _rounds(pace, plan, progress, seconds_a_step, rates, blocks.holds_out, state)
-        task = Task(plan.steps, rounds, settings.rules, progress.standing, progress.best_loss, plan.labels)
+        spent = sum(one.seconds for one in progress.rounds)
+        seconds = min(_JOINED_SECONDS, math.inf if settings.max_seconds is None else settings.max_seconds - spent)
+        task = Task(plan.steps, rounds, settings.rules, progress.standing, progress.best_loss, plan.labels, seconds)
         try:
             with jobs.described(context, f"{plan.title}: {_said(rounds, progress, settings)}"):
                 found = jobs.train(context, blocks, task, state, host if pace.gang else None, pace.free)
@@ -147,7 +149,7 @@ def _pace(context: SparkContext, workers: int, settings: Settings, steps: int) -
 def _rounds(
     pace: _Pace, plan: Plan, progress: Progress, seconds_a_step: float | None, rates: "_Rates", evaluates: bool, state: State
 ) -> tuple[Round, ...]:
-    """The rounds of the next job: as much of an epoch as fits into one, or whole epochs that are short.
+    """The rounds of the next job: as much of an epoch as fits into one, or all epochs that are left, and it takes those it has time for.
 
     How they are cut does not change what is learned.
     """
@@ -157,13 +159,11 @@ def _rounds(
     every = pace.steps + 1 if pace.free else pace.every
     ends = count == left or progress.first + count == pace.steps
     first = Round(progress.epoch, progress.first, count, rates.ahead(1)[0], every, ends and evaluates)
-    if count < pace.steps or seconds_a_step is None or not (pace.free or pace.gang):
+    network = sum(value.nbytes for key, value in state.items() if key.startswith("network/"))
+    large = 2 * 3 * network > PIECE  # two states, with two moments each, come to the driver of several rounds
+    if large or count < pace.steps or not (pace.free or pace.gang):
         return (first,)
-    spent = sum(one.seconds for one in progress.rounds)
-    seconds = _JOINED_SECONDS if settings.max_seconds is None else min(_JOINED_SECONDS, settings.max_seconds - spent)
-    epochs = min(settings.max_iterations - progress.epoch, left / pace.steps, seconds / (seconds_a_step * pace.steps))
-    if 2 * sum(value.nbytes for value in state.values()) > PIECE:  # two come to the driver at once
-        epochs = 1
+    epochs = min(settings.max_iterations - progress.epoch, left / pace.steps)
     known = rates.ahead(max(int(epochs), 1))
     return (first, *(Round(progress.epoch + i, 0, count, rate, every, evaluates) for i, rate in enumerate(known[1:], 1)))
 
@@ -197,7 +197,7 @@ def _said(rounds: Sequence[Round], progress: Progress, settings: Settings) -> st
     loss = progress.rounds[-1].train_loss if progress.rounds else None
     shown = "" if loss is None else f", loss {loss:.4g}"
     if more:
-        return f"rounds {number} to {number + more}, epochs {epoch} to {epoch + more}/{settings.max_iterations}{shown}"
+        return f"rounds {number} and on, epochs {epoch} and on of {settings.max_iterations}{shown}"
     return f"round {number}, epoch {epoch}/{settings.max_iterations}{shown}"
 
 
