@@ -79,12 +79,19 @@ def _images(spark: SparkSession, folder: str) -> list[Row]:
         ways = [
             ("dlsql", lambda frame=frame: scanned(frame.select("id", dlsql.predict("images", "x")))),
             ("ONNX Runtime alone", lambda graph=graph: alone(graph)),
-            ("bare scan", lambda frame=frame: scanned(frame)),
         ]
         if what == "array":
+            ways.append(("bare scan", lambda frame=frame: scanned(frame)))
             ways.append(("predict_batch_udf", lambda graph=graph: scanned(rows.select("id", batch_udf(graph, PIXELS, 10)("x")))))
+        else:
+            train(spark, frame, "small_images", "x, id % 10 AS label", kind, "[512, 256]", f"{more}, quantization = 'int8'")
+            ways.append(("int8", lambda frame=frame: scanned(frame.select("id", dlsql.predict("small_images", "x")))))
         took = measured(ways)
         found.append(compared(f"100,000 x {what} of 784, rows/s", IMAGES, took, "ONNX Runtime alone", goals[0]))
+        if what == "BINARY":
+            took |= {"dlsql": took.pop("int8"), "dlsql in float32": took["dlsql"]}
+            found.append(compared("  in int8, rows/s", IMAGES, took, "dlsql in float32", "1.7"))
+            continue
         for peer, _ in ways[2:]:
             found.append(compared(f"100,000 x {what} of 784, rows/s", IMAGES, took, peer, goals[1] if peer != "bare scan" else ""))
     return found

@@ -26,8 +26,8 @@ from dlsql.errors import DlsqlError, error
 _LOG = logging.getLogger("dlsql")
 # In an order in which each uses those before it.
 _SOURCES = (
-    "Lists", "Language", "Inputs", "Wanted", "Encoder", "Encode", "Answers", "Answer", "Predict", "PackColumns", "Scoring", "Packing",
-    "Functions", "Metastore",
+    "Lists", "Language", "Asked", "Encoder", "Inputs", "Wanted", "Encode", "Answers", "Answer", "Predict", "PackColumns", "Scoring",
+    "Packing", "Functions", "Metastore",
 )  # fmt: skip
 
 _T = TypeVar("_T")
@@ -65,6 +65,7 @@ class Bridge:
         extensions.injectParser(self._new("Language$ParserFactory", self._python))
         extensions.injectColumnar(self._new("Scoring$Planning"))
         extensions.injectOptimizerRule(self._new("Scoring$Guarding"))
+        extensions.injectOptimizerRule(self._new("Functions$Following", self._python))
         analysis = self._jvm.org.apache.spark.sql.catalyst.analysis
         self._teach(analysis.FunctionRegistry.builtin(), analysis.TableFunctionRegistry.builtin(), builders)
 

@@ -73,8 +73,7 @@ class Bindings:
 
     def _bundle(self, catalog: Catalog, version: Version) -> Any:
         if version.sha256 not in self._bundles:
-            files = inference.scored_files(catalog.files, version.uri, version.engine)
-            self._bundles[version.sha256] = inference.share(self._bridge.context, files)
+            self._bundles[version.sha256] = inference.bundle(self._bridge.context, catalog.files, version.uri, version.engine)
         return self._bundles[version.sha256]
 
     def once(self, key: Hashable, make: Callable[[], UserDefinedFunction]) -> UserDefinedFunction:
@@ -124,12 +123,25 @@ def bind(bindings: Bindings, bridge: Bridge, catalog: Catalog, question: Mapping
     ]
     strict, told = ANSWERS[function][2], f"{version.name}, {version.engine}"
     if version.engine == inference.GROUPS or signature.task == IMPORTED:
-        plan = {"strict": strict, "inputs": inputs, "answer": part, "told": told}
+        plan = {"strict": strict, "inputs": inputs, "answer": part, "type": signature.raw_type, "told": told}
+        _check_follows(question, plan, version)
         return bridge.bound(bindings.udf(catalog, version, strict=strict), plan)
     packed = bindings.packed(catalog, version, strict=strict)
     shown, kind = _shown(signature, part)
     plan = {"strict": strict, "inputs": inputs, "answer": shown, "type": kind, "told": told}
+    _check_follows(question, plan, version)
     return bridge.bound(packed.udf, plan, packed.encoder, packed.answers)
+
+
+def _check_follows(question: Mapping[str, Any], plan: Mapping[str, Any], version: Version) -> None:
+    """Refuses a version that takes other columns than the one that a stream began with, or answers another type."""
+    followed = question.get("followed")
+    if followed is not None and followed != {one: plan[one] for one in followed}:
+        problem = (
+            f"in a stream that follows `{question['model']}` has come to `{version.name}`, which takes other columns than the "
+            f"version before it or answers another type. Start the stream anew."
+        )
+        raise error("DLSQL_ARGUMENTS", function=str(question["function"]).upper(), problem=problem)
 
 
 def _shown(signature: Signature, part: str) -> tuple[str, str]:

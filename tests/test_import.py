@@ -1,6 +1,8 @@
 """Models of other tools: read from files, run by their own engine on any batch, and answered in the types of their tensors."""
 
+import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +238,29 @@ def test_rows_that_the_engine_fails_on_are_looked_for(spark: SparkSession, datab
         spark.sql("SELECT predict('m', place) FROM v").collect()
     found = spark.sql("SELECT id, try_predict('m', place) AS y FROM v").collect()
     assert [row["id"] for row in found if row["y"] is None] == [7, 37, 67, 97]
+
+
+def test_a_large_network_is_mapped_from_where_all_hosts_see_it(spark: SparkSession, database: str, tmp_path: Path) -> None:
+    nodes = [("MatMul", ["x", "a"], ["h"]), ("MatMul", ["h", "b"], ["w"]), ("ReduceMax", ["w"], ["y"], {"axes": [1], "keepdims": 0})]
+    random = np.random.default_rng(0)
+    weights = {name: random.normal(size=size).astype(np.float32) for name, size in (("a", (4, 1000)), ("b", (1000, 5000)))}
+    file = graph(tmp_path, nodes, [("x", FLOAT, ["n", 4])], [("y", FLOAT, ["n"])], **weights)
+    imported(spark, file)
+    folder = Path(spark.sql("SHOW VERSIONS IN MODEL m").collect()[0]["uri"].removeprefix("file:"))
+    asked = "SELECT predict('m', array(1F, 2F, 3F, FLOAT(id))) AS y FROM range(4, 5)"
+    (row,) = spark.sql(asked).collect()
+    np.testing.assert_allclose(row["y"], direct(file, [{"x": np.array([[1, 2, 3, 4]], np.float32)}])[0][0], rtol=1e-4)
+    mapped = []
+    for process in Path("/proc").iterdir():
+        with suppress(OSError):  # it has ended
+            mapped += [one for one in (process / "maps").read_text().splitlines() if f"{folder}/model.onnx.data" in one]
+    assert mapped
+    imported(spark, graph(tmp_path, nodes, [("x", FLOAT, ["n", 4])], [("y", FLOAT, ["n"])], **{**weights, "a": -weights["a"]}))
+    folder = Path(spark.sql("SELECT uri FROM ML_MODEL_VERSIONS('m') WHERE version = 2").collect()[0][0].removeprefix("file:"))
+    analysed = spark.sql(asked)
+    shutil.rmtree(folder)
+    with pytest.raises(PythonException, match=r"\[DLSQL_SCORING\] The model's files are not in .* any more, or not on this host"):
+        analysed.collect()
 
 
 def test_explain_says_what_runs(spark: SparkSession, summing: None) -> None:

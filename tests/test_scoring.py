@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.streaming import StreamingQuery
 
 import dlsql
 from tests.plans import scored
@@ -260,13 +262,10 @@ def test_classes_of_every_type_come_back_as_they_were(spark: SparkSession, datab
         spark.conf.unset("spark.sql.session.timeZone")
 
 
-def test_a_stream_keeps_its_version_and_each_of_its_batches_may_ask_anew(spark: SparkSession, database: str, tmp_path: Path) -> None:
-    for sign in ("", "-"):
-        query = f"SELECT id AS x, {sign}1000 - 0 * id AS label FROM range(64)"
-        options = "model_type = 'linear_regressor', max_iterations = 1, data_split_method = 'no_split'"
-        spark.sql(f"CREATE OR REPLACE MODEL m OPTIONS ({options}) AS {query}").collect()
-    spark.sql("ALTER MODEL m VERSION 1 SET ALIAS = champion")
-    source = f"{tmp_path}/source"
+def test_a_stream_keeps_its_version_or_follows_its_alias_from_batch_to_batch(spark: SparkSession, database: str, tmp_path: Path) -> None:
+    def train(label: str, kind: str = "linear_regressor") -> None:
+        options = f"model_type = '{kind}', max_iterations = 1, data_split_method = 'no_split'"
+        spark.sql(f"CREATE OR REPLACE MODEL m OPTIONS ({options}) AS SELECT id AS x, {label} AS label FROM range(64)").collect()
 
     def add(rows: int) -> None:
         spark.range(rows).selectExpr("id AS x").coalesce(1).write.mode("append").parquet(source)
@@ -274,22 +273,38 @@ def test_a_stream_keeps_its_version_and_each_of_its_batches_may_ask_anew(spark: 
     def ask(frame: DataFrame) -> DataFrame:
         return frame.select(F.signum(dlsql.predict("m@champion", "x")).alias("sign"))
 
-    asked_anew: list[float] = []
+    def start(name: str) -> StreamingQuery:
+        folder = f"{tmp_path}/{name}"
+        return ask(stream).writeStream.format("memory").queryName(name).option("checkpointLocation", folder).start()
+
+    train("1000 - 0 * id")
+    train("-1000 - 0 * id")
+    spark.sql("ALTER MODEL m VERSION 1 SET ALIAS = champion")
+    source, asked_anew = f"{tmp_path}/source", list[float]()
     add(3)
     stream = spark.readStream.schema("x bigint").parquet(source)
-    kept = ask(stream).writeStream.format("memory").queryName("kept").option("checkpointLocation", f"{tmp_path}/kept").start()
-    followed = stream.writeStream.foreachBatch(lambda batch, _: asked_anew.extend(row["sign"] for row in ask(batch).collect())).start()
+    anew = stream.writeStream.foreachBatch(lambda batch, _: asked_anew.extend(row["sign"] for row in ask(batch).collect())).start()
+    keeping = start("keeping")
+    spark.conf.set("spark.dlsql.streams_follow_aliases", "true")
+    following = start("following")
+    spark.conf.unset("spark.dlsql.streams_follow_aliases")
     try:
-        for one in (kept, followed):
-            one.processAllAvailable()
-        spark.sql("ALTER MODEL m VERSION 2 SET ALIAS = champion")
-        add(2)
-        for one in (kept, followed):
-            one.processAllAvailable()
-        assert [row["sign"] for row in spark.sql("SELECT sign FROM kept").collect()] == [1] * 5
-        assert sorted(asked_anew) == [-1] * 2 + [1] * 3
+        for moved in (None, 2):
+            if moved:
+                spark.sql(f"ALTER MODEL m VERSION {moved} SET ALIAS = champion")
+                add(2)
+            for one in (keeping, anew, following):
+                one.processAllAvailable()
+        assert [row["sign"] for row in spark.table("keeping").collect()] == [1] * 5
+        assert sorted(asked_anew) == sorted(row["sign"] for row in spark.table("following").collect()) == [-1] * 2 + [1] * 3
+        anew.stop()
+        train("id % 2 = 0", "logistic_classifier")
+        spark.sql("ALTER MODEL m VERSION 3 SET ALIAS = champion")
+        add(1)
+        with pytest.raises(StreamingQueryException, match=r"follows `m@champion` has come to `.*m@v3`, which takes other columns"):
+            following.processAllAvailable()
     finally:
-        for one in (kept, followed):
+        for one in (keeping, anew, following):
             one.stop()
 
 

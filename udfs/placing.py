@@ -7,17 +7,22 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from udfs.errors import ScoringError
 from udfs.spec import Scoring, Shared
 
 
 def placed_files(scoring: Scoring) -> tuple[Mapping[str, bytes], Path | None]:
     """The files of a model; of a large one the folder that holds them all, too, where this host has one."""
     files: Mapping[str, bytes] = scoring.bundle.files.value
-    large = scoring.bundle.large
+    large, folder = scoring.bundle.large, scoring.bundle.folder
+    if folder is not None:
+        if not Path(folder).exists():
+            raise ScoringError(f"The model's files are not in {folder} any more, or not on this host.")
+        return files, Path(folder)
     if large is None:
         return files, None
-    folder = placed(large, scoring.sha256, files)
-    return (files if folder else {**files, **large.value}), folder
+    made = placed(large, scoring.sha256, files)
+    return (files if made else {**files, **large.value}), made
 
 
 def placed(large: Shared, key: str, files: Mapping[str, bytes]) -> Path | None:

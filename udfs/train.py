@@ -310,7 +310,7 @@ def _own_pieces(learner: Learner, together: Gang) -> Iterator[Piece]:
 def _judged(
     task: Task, standing: Standing, said: Sequence[Trained | Evaluated], is_over: bool, together: Gang
 ) -> tuple[float, Standing, bool]:
-    """The loss of an epoch, from what this worker and all others tell of it, and whether it is the last: for one of them or by the rules."""
+    """The loss of an epoch, from what this worker and all others tell of it, and whether it is the last: for one of them, or by rule."""
     own: list[float] = [is_over]
     for one in said:  # an epoch's training, then the evaluation of a worker that has rows for it
         own += [one.weight, one.loss, *([one.rows, *one.sums] if isinstance(one, Evaluated) else ())]

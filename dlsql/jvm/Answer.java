@@ -24,6 +24,11 @@ public class Answer extends Expression implements java.io.Serializable {
     this.type = type;
   }
 
+  /** The same part of what another version gives. */
+  Answer of(Expression outputs, Answers answers) {
+    return new Answer(outputs, answers, part, type);
+  }
+
   public Seq children() {
     List one = new ArrayList();
     one.add(outputs);

@@ -23,20 +23,20 @@ public class Encode extends Expression implements Inputs, java.io.Serializable {
 
   private final Encoder encoder;
   private final Seq kids;
-  private final String told;  // of the model, in EXPLAIN
+  private final Asked asked;  // null where no network is
 
-  private Encode(Encoder encoder, Seq kids, String told) {
+  private Encode(Encoder encoder, Seq kids, Asked asked) {
     this.encoder = encoder;
     this.kids = kids;
-    this.told = told;
+    this.asked = asked;
   }
 
-  public static Encode of(Encoder encoder, Expression scored, List features, String told) {
+  public static Encode of(Encoder encoder, Expression scored, List features, Asked asked) {
     List kids = new ArrayList();
     kids.add(scored);
     kids.add(Wanted.TRUE);
     kids.addAll(features);
-    return new Encode(encoder, Lists.seq(kids), told);
+    return new Encode(encoder, Lists.seq(kids), asked);
   }
 
   public boolean isGuarded() {
@@ -59,7 +59,15 @@ public class Encode extends Expression implements Inputs, java.io.Serializable {
   public Expression guarded(Expression condition) {
     List all = Lists.list(kids);
     all.set(1, condition);
-    return new Encode(encoder, Lists.seq(all), told);
+    return new Encode(encoder, Lists.seq(all), asked);
+  }
+
+  public Asked asked() {
+    return asked;
+  }
+
+  public Expression of(Asked asked, Encoder encoder) {
+    return new Encode(encoder, kids, asked);
   }
 
   public Seq children() {
@@ -75,7 +83,7 @@ public class Encode extends Expression implements Inputs, java.io.Serializable {
   }
 
   public TreeNode withNewChildrenInternal(IndexedSeq changed) {
-    return new Encode(encoder, (Seq) changed, told);
+    return new Encode(encoder, (Seq) changed, asked);
   }
 
   public int productArity() {
@@ -83,7 +91,7 @@ public class Encode extends Expression implements Inputs, java.io.Serializable {
   }
 
   public Object productElement(int i) {
-    return i == 0 ? encoder : i == 1 ? kids : told;
+    return i == 0 ? encoder : i == 1 ? kids : asked;
   }
 
   public boolean canEqual(Object other) {
@@ -114,7 +122,7 @@ public class Encode extends Expression implements Inputs, java.io.Serializable {
     String features = String.join(", ", texts);
     if (named) return features;
     String when = isGuarded() ? " where " + kid(1) : "";
-    return "encode(" + (told == null ? "" : told + ": ") + features + when + ")";
+    return "encode(" + (asked == null ? "" : asked + ": ") + features + when + ")";
   }
 
   private Expression kid(int i) {

@@ -10,6 +10,7 @@ import org.apache.spark.sql.catalyst.InternalRow;
 import org.apache.spark.sql.catalyst.analysis.UnresolvedRelation;
 import org.apache.spark.sql.catalyst.expressions.*;
 import org.apache.spark.sql.catalyst.plans.logical.LogicalPlan;
+import org.apache.spark.sql.catalyst.trees.TreeNode;
 import org.apache.spark.sql.catalyst.util.MapData;
 import org.apache.spark.sql.execution.python.UserDefinedPythonFunction;
 import org.apache.spark.sql.internal.SQLConf;
@@ -117,13 +118,13 @@ public class Functions {
         }
         inputs.add(converted);
       }
-      String told = plan.get("told") + ", " + SQLConf.get().arrowMaxRecordsPerBatch() + " rows a batch";
+      Asked asked = new Asked(value ? null : question, plan);
       if (answer.size() > 2) { // a model that was trained here: its inputs are packed
-        Expression packed = Encode.of((Encoder) answer.get(2), scored, inputs, told);
+        Expression packed = Encode.of((Encoder) answer.get(2), scored, inputs, asked);
         inputs = new ArrayList();
         inputs.add(packed);
       } else {
-        inputs.set(0, new Wanted(scored, Wanted.TRUE, (Expression) inputs.get(0), told));
+        inputs.set(0, new Wanted(scored, Wanted.TRUE, (Expression) inputs.get(0), asked));
       }
       Expression called = (Expression) udf.builder(Lists.seq(inputs));
       String part = (String) plan.get("answer");
@@ -164,6 +165,68 @@ public class Functions {
       }
       if (part.equals("label")) return new GetStructField(whole, 0, scala.Option.apply("label"));
       return new MapFromEntries(new GetStructField(whole, 2, scala.Option.apply("probabilities")));
+    }
+  }
+
+  /**
+   * A stream is analysed once, and keeps the versions that its models' names meant then. Where spark.dlsql.streams_follow_aliases says so each
+   * of its batches, which Spark optimizes one by one, asks for them anew.
+   */
+  public static class Following extends scala.runtime.AbstractFunction1 {
+    private final Language.Python python;
+
+    public Following(Language.Python python) {
+      this.python = python;
+    }
+
+    public Object apply(Object session) {
+      return new Follow(python);
+    }
+  }
+
+  public static class Follow extends org.apache.spark.sql.catalyst.rules.Rule {
+    private final Language.Python python;
+
+    Follow(Language.Python python) {
+      this.python = python;
+    }
+
+    public String ruleName() {
+      return "dlsql.Follow";
+    }
+
+    public TreeNode apply(TreeNode plan) {
+      boolean follows = ((LogicalPlan) plan).isStreaming() && SQLConf.get().getConfString("spark.dlsql.streams_follow_aliases", "false").equalsIgnoreCase("true");
+      return follows ? ((LogicalPlan) plan).transformAllExpressions(new Again(python)) : plan;
+    }
+  }
+
+  /** The predictions that are not asked for this batch yet: those whose outputs the JVM reads together with who reads them. */
+  public static class Again extends scala.runtime.AbstractPartialFunction {
+    private final Language.Python python;
+
+    Again(Language.Python python) {
+      this.python = python;
+    }
+
+    public boolean isDefinedAt(Object e) {
+      boolean reads = e instanceof Answer;
+      Object call = reads ? ((Answer) e).children().apply(0) : e;
+      if (!(call instanceof PythonUDF) || ((PythonUDF) call).children().isEmpty()) return false;
+      Object first = ((PythonUDF) call).children().apply(0);
+      return first instanceof Inputs && first instanceof Encode == reads && ((Inputs) first).asked().isOpen();
+    }
+
+    public Object applyOrElse(Object e, scala.Function1 otherwise) {
+      if (!isDefinedAt(e)) return otherwise.apply(e);
+      Answer reader = e instanceof Answer ? (Answer) e : null;
+      List arguments = Lists.list(((Expression) (reader == null ? e : reader.children().apply(0))).children());
+      Inputs inputs = (Inputs) arguments.get(0);
+      List answer = (List) python.ask(active(), inputs.asked().again());
+      Asked asked = new Asked(null, (Map) Language.Python.read((String) answer.get(1), Map.class));
+      arguments.set(0, inputs.of(asked, reader == null ? null : (Encoder) answer.get(2)));
+      Expression call = (Expression) ((UserDefinedPythonFunction) answer.get(0)).builder(Lists.seq(arguments));
+      return reader == null ? call : reader.of(call, (Answers) answer.get(3));
     }
   }
 

@@ -9,4 +9,9 @@ public interface Inputs {
 
   /** The same, for the rows that a condition holds for. */
   Expression guarded(Expression condition);
+
+  Asked asked();
+
+  /** The same, for another version of the model; its encoder where it has one. */
+  Expression of(Asked asked, Encoder encoder);
 }

@@ -24,13 +24,13 @@ public class Wanted extends Expression implements Inputs, java.io.Serializable {
   private final Expression there;
   private final Expression guard;
   private final Expression column;
-  private final String told;  // of the model, in EXPLAIN
+  private final Asked asked;
 
-  Wanted(Expression there, Expression guard, Expression column, String told) {
+  Wanted(Expression there, Expression guard, Expression column, Asked asked) {
     this.there = there;
     this.guard = guard;
     this.column = column;
-    this.told = told;
+    this.asked = asked;
   }
 
   public boolean isGuarded() {
@@ -38,7 +38,15 @@ public class Wanted extends Expression implements Inputs, java.io.Serializable {
   }
 
   public Expression guarded(Expression condition) {
-    return new Wanted(there, condition, column, told);
+    return new Wanted(there, condition, column, asked);
+  }
+
+  public Asked asked() {
+    return asked;
+  }
+
+  public Expression of(Asked asked, Encoder encoder) {
+    return new Wanted(there, guard, column, asked);
   }
 
   private Expression struct() {
@@ -63,7 +71,7 @@ public class Wanted extends Expression implements Inputs, java.io.Serializable {
   }
 
   public TreeNode withNewChildrenInternal(IndexedSeq changed) {
-    return new Wanted((Expression) changed.apply(0), (Expression) changed.apply(1), (Expression) changed.apply(2), told);
+    return new Wanted((Expression) changed.apply(0), (Expression) changed.apply(1), (Expression) changed.apply(2), asked);
   }
 
   public int productArity() {
@@ -71,7 +79,7 @@ public class Wanted extends Expression implements Inputs, java.io.Serializable {
   }
 
   public Object productElement(int i) {
-    return i == 0 ? there : i == 1 ? guard : i == 2 ? column : told;
+    return i == 0 ? there : i == 1 ? guard : i == 2 ? column : asked;
   }
 
   public boolean canEqual(Object other) {
@@ -89,7 +97,7 @@ public class Wanted extends Expression implements Inputs, java.io.Serializable {
   /** In a plan everything; in the name of a column that is given none the column alone. */
   public String toString() {
     if (isPretty(column)) return column.toString();
-    return told + ": " + column + (isGuarded() ? " where " + guard : "");
+    return asked + ": " + column + (isGuarded() ? " where " + guard : "");
   }
 
   public Object eval(InternalRow input) {

@@ -67,6 +67,12 @@ class Application:
         told: dict[str, Any] = self.line()
         return told
 
+    def score(self, name: str, faults: list[str]) -> dict[str, Any]:
+        """Scores many rows while something happens, and tells what came of it."""
+        print(json.dumps({"name": name, "faults": faults}), file=self.process.stdin, flush=True)
+        told: dict[str, Any] = self.line()
+        return told
+
     def kill(self) -> None:
         """Ends it and its JVM, as a power cut would."""
         os.killpg(self.process.pid, signal.SIGKILL)

@@ -57,6 +57,15 @@ def test_what_happens_to_executors_does_not_change_the_weights(
     assert (told["error"], told["happened"], told["weights"], told["cached"]) == (None, faults, undisturbed[options], 0)
 
 
+def test_what_happens_to_executors_does_not_change_predictions(two: Application, undisturbed: dict[str, str]) -> None:
+    """A worker is killed in the middle of a scoring, then an executor; Spark scores again what was under way."""
+    quiet = two.score("inside", [])
+    assert (quiet["count"], quiet["happened"]) == (800_000, [])
+    for fault in ("kill_worker", "kill_executor"):
+        told = two.score("inside", [fault])
+        assert (told["happened"], told["count"], told["hash"]) == ([fault], 800_000, quiet["hash"])
+
+
 def test_a_table_three_times_the_memory_trains(two: Application) -> None:
     """Blocks that memory does not hold are read from disk."""
     query = "SELECT transform(sequence(1, 128), i -> sin(id * i)) AS x, id % 7 * 1D AS label FROM range(270000)"

@@ -1,7 +1,7 @@
-"""Executors in processes of their own on this machine: trains a model while something goes wrong, and tells what came of it.
+"""Executors in processes of their own on this machine: trains a model or scores with one while something goes wrong, and tells what came of it.
 
 A line of JSON in, {"name", "options", "faults", "query", "executors_wanted"}; a line out: the SHA-256 of the model's weights or the error, the rounds, what
-Spark kept of the blocks, and what is left.
+Spark kept of the blocks, and what is left. Or {"name", "faults"}; a line out: how many rows were scored, a hash of all predictions, what happened.
 """
 
 import hashlib
@@ -30,9 +30,10 @@ warehouse, master, conf = json.loads(sys.argv[1])
 started = datetime.now()
 spark = dlsql.session(warehouse, master=master, name="cluster", conf=conf)
 context = spark.sparkContext
-spark.range(2000).selectExpr("id", *(f"sin(id * {i}) AS x{i}" for i in range(1, 13))).selectExpr(
-    "* EXCEPT (id)", "x1 * x2 + 3 * x3 - x4 * x5 + (id % 7) / 7 AS label"
-).write.mode("overwrite").saveAsTable("readings")
+COLUMNS = [f"sin(id * {i}) AS x{i}" for i in range(1, 13)]
+spark.range(2000).selectExpr("id", *COLUMNS).selectExpr("* EXCEPT (id)", "x1 * x2 + 3 * x3 - x4 * x5 + (id % 7) / 7 AS label").write.mode(
+    "overwrite"
+).saveAsTable("readings")
 
 
 def processes() -> Iterator[tuple[int, int, str]]:
@@ -179,7 +180,34 @@ def train(name: str, options: str, faults: list[str], query: str, executors_want
     }  # fmt: skip
 
 
+def half_scored() -> bool:
+    """Whether some tasks of a job have ended and others have not."""
+    tracker = context.statusTracker()
+    stages = filter(None, map(tracker.getStageInfo, tracker.getActiveStageIds()))
+    return any(2 <= one.numCompletedTasks < one.numTasks - 2 for one in stages)
+
+
+def score(name: str, faults: list[str]) -> dict[str, object]:
+    """The rows are made where they are scored: nothing is lost with an executor but its work."""
+    rows = spark.range(0, 800_000, 1, 40).selectExpr("id", *COLUMNS)
+    scored = rows.selectExpr("id", f"PREDICT('{name}', struct(*)) AS y").selectExpr("count(y)", "bit_xor(xxhash64(id, y))")
+    happened: list[str] = []
+
+    def happen() -> None:
+        for fault in faults:
+            until(half_scored)
+            FAULTS[fault]()
+            happened.append(fault)
+
+    meanwhile = threading.Thread(target=happen)
+    meanwhile.start()
+    count, hashed = scored.collect()[0]
+    meanwhile.join()
+    return {"count": count, "hash": hashed, "happened": happened}
+
+
 print(json.dumps("ready"), flush=True)
 for line in sys.stdin:
-    print(json.dumps(train(**json.loads(line))), flush=True)
+    asked = json.loads(line)
+    print(json.dumps(train(**asked) if "options" in asked else score(**asked)), flush=True)
 spark.stop()
