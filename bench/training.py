@@ -36,6 +36,8 @@ def run(spark: SparkSession) -> list[Row]:
         _write(Path(digits), features, labels)
         spark.range(1_000_000).selectExpr(*(f"rand({i}) AS c{i}" for i in range(20)), "id % 2 AS label").write.parquet(numbers)
         spark.range(1024).selectExpr("id * 1D AS x", "id * 2D AS label").write.parquet(few)
+        for kind in (_PERCEPTRON, _LENET):  # what takes its time once
+            _rate(spark, digits, kind, 10 * STEPS)
         before = plain(features, labels, perceptron)
         once, often, synchronous = (_rate(spark, digits, _PERCEPTRON, every) for every in (10 * STEPS, -(-STEPS // 16), 1))
         peer = statistics.median([before, plain(features, labels, perceptron)])
