@@ -45,8 +45,8 @@ def scored_files(files: Files, folder: str, engine: str = "onnx") -> dict[str, b
 
 
 def bundle(context: SparkContext, files: Files, folder: str, engine: str) -> Bundle:
-    """As `share`, of an artefact in the store. Where that is a file system that all hosts see, a large network is mapped from there: the
-    first prediction of one of 500 MB took 3 s longer by a broadcast.
+    """As `share`, of an artefact in the store. Where that is a file system that all hosts see, a large network is mapped from there: by
+    a broadcast the first prediction of one of 257 MB took 2.4 s longer than that of a small one, and from there 500 MB take 0.4 s.
     """
     there = {path.rpartition("/")[2] for path, _ in files.list(folder)}
     if TENSORS not in there or not folder.startswith("file:"):
