@@ -51,7 +51,7 @@ class Bindings:
 
     def udf(self, catalog: Catalog, version: Version, *, strict: bool = True, whole: bool = True) -> UserDefinedFunction:
         """The function that scores rows with a version, see `inference.scoring_udf`."""
-        key = (version.sha256, strict, whole)
+        key = (version.uri, strict, whole)
         if key not in self._udfs:
             context: SparkContext = self._bridge.context
             bundle = self._bundle(catalog, version)
@@ -62,7 +62,7 @@ class Bindings:
 
     def packed(self, catalog: Catalog, version: Version, *, strict: bool) -> "Packed":
         """The function that scores packed rows with a version, and what packs them and reads its outputs."""
-        key = (version.sha256, strict)
+        key = (version.uri, strict)
         if key not in self._packed:
             bundle = self._bundle(catalog, version)
             learned = _learned(catalog, version)
@@ -72,9 +72,9 @@ class Bindings:
         return self._packed[key]
 
     def _bundle(self, catalog: Catalog, version: Version) -> Any:
-        if version.sha256 not in self._bundles:
-            self._bundles[version.sha256] = inference.bundle(self._bridge.context, catalog.files, version.uri, version.engine)
-        return self._bundles[version.sha256]
+        if version.uri not in self._bundles:
+            self._bundles[version.uri] = inference.bundle(self._bridge.context, catalog.files, version.uri, version.engine)
+        return self._bundles[version.uri]
 
     def once(self, key: Hashable, make: Callable[[], UserDefinedFunction]) -> UserDefinedFunction:
         """The function of this key, made if it was not made before."""
@@ -123,12 +123,12 @@ def bind(bindings: Bindings, bridge: Bridge, catalog: Catalog, question: Mapping
     ]
     strict, told = ANSWERS[function][2], f"{version.name}, {version.engine}"
     if version.engine == inference.GROUPS or signature.task == IMPORTED:
-        plan = {"strict": strict, "inputs": inputs, "answer": part, "type": signature.raw_type, "told": told}
+        plan = {"strict": strict, "inputs": inputs, "answer": part, "type": signature.raw_type, "packed": False, "told": told}
         _check_follows(question, plan, version)
         return bridge.bound(bindings.udf(catalog, version, strict=strict), plan)
     packed = bindings.packed(catalog, version, strict=strict)
     shown, kind = _shown(signature, part)
-    plan = {"strict": strict, "inputs": inputs, "answer": shown, "type": kind, "told": told}
+    plan = {"strict": strict, "inputs": inputs, "answer": shown, "type": kind, "packed": True, "told": told}
     _check_follows(question, plan, version)
     return bridge.bound(packed.udf, plan, packed.encoder, packed.answers)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 import pyarrow as pa
@@ -45,14 +46,16 @@ def scored_files(files: Files, folder: str, engine: str = "onnx") -> dict[str, b
 
 
 def bundle(context: SparkContext, files: Files, folder: str, engine: str) -> Bundle:
-    """As `share`, of an artefact in the store. Where that is a file system that all hosts see, a large network is mapped from there: by
+    """As `share`, of an artefact in the store. Where that is a file system that all hosts may see, a large network is mapped from there: by
     a broadcast the first prediction of one of 257 MB took 2.4 s longer than that of a small one, and from there 500 MB take 0.4 s.
     """
     there = {path.rpartition("/")[2] for path, _ in files.list(folder)}
     if TENSORS not in there or not folder.startswith("file:"):
         return share(context, scored_files(files, folder, engine))
-    small = {name: files.read(f"{folder}/{name}") for name in FILES[engine]}
-    return Bundle(context.broadcast(small), folder="/" + folder.removeprefix("file:").lstrip("/"))
+    here = "/" + folder.removeprefix("file:").lstrip("/")
+    if str(context.master).startswith("local"):
+        return Bundle(context.broadcast({name: files.read(f"{folder}/{name}") for name in FILES[engine]}), folder=here)
+    return replace(share(context, scored_files(files, folder, engine)), folder=here)  # hosts that do not see it take the broadcast
 
 
 def share(context: SparkContext, files: Mapping[str, bytes]) -> Bundle:

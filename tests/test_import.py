@@ -1,6 +1,8 @@
 """Models of other tools: read from files, run by their own engine on any batch, and answered in the types of their tensors."""
 
-import shutil
+import os
+import re
+import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -200,6 +202,7 @@ def summing(spark: SparkSession, database: str, tmp_path: Path) -> None:
         ("SELECT * FROM (SELECT *, {p} AS y FROM given WHERE size(x) = 4) WHERE y > 0 AND id < 10", 5),
         ("SELECT y, z FROM (SELECT *, {p} AS y, {p} * 2 AS z FROM given WHERE size(x) = 4) WHERE y < 1e9 AND z > 0", 10),
         ("SELECT id FROM (SELECT *, {p} AS y FROM given)", 0),
+        ("SELECT if({p} > 0, PREDICT('m', array(1F, 1F, 1F, FLOAT(id))), 0) AS y, {p} FROM given WHERE size(x) = 4", 20),
         ("SELECT {p} AS y, PREDICT('m', array(1F, 1F, 1F, 1F)) FROM given WHERE size(x) = 4", 10),  # in one operator
     ],
 )
@@ -217,12 +220,23 @@ def test_it_runs_once_a_row(spark: SparkSession, summing: None, query: str, rows
         ("SELECT CASE WHEN size(x) <> 4 THEN NULL ELSE {p} END AS y FROM given", 10),
         ("SELECT CASE WHEN size(x) = 4 THEN CASE WHEN {p} > 1e9 THEN 1 ELSE {p} END END AS y FROM given", 10),
         ("SELECT CASE WHEN size(x) = 4 THEN {p} ELSE PREDICT('m', concat(x, array(1F))) END AS y FROM given", 20),
+        ("SELECT CASE WHEN id > 0 THEN PREDICT('m', array(1F, 1F, 1F, FLOAT(1 / id))) END AS y FROM given", 19),
     ],
 )
 def test_a_branch_of_case_runs_the_rows_that_come_to_it(spark: SparkSession, summing: None, query: str, answers: int) -> None:
     """The others fail the query."""
     found = spark.sql(query.format(p="PREDICT('m', x)")).collect()
     assert sum(row["y"] is not None for row in found) == answers
+
+
+def test_beside_a_prediction_of_a_trained_model_each_runs_its_own_way(spark: SparkSession, summing: None) -> None:
+    spark.sql("CREATE MODEL t OPTIONS (model_type = 'linear_regressor', max_iterations = 1) AS SELECT id, id * 2D AS label FROM range(60)")
+    asked = spark.sql("SELECT PREDICT('t', id) AS a, PREDICT('m', x) AS b, PREDICT('t', id) * 2 AS c FROM given WHERE size(x) = 4")
+    assert len(asked.collect()) == 10
+    plan = asked._jdf.queryExecution().executedPlan().toString()
+    assert re.search(r"[-+] (\*\(\d+\) )?Predict ", plan)
+    assert plan.count("ArrowEvalPython") == 1
+    assert scored(asked) == 20
 
 
 def test_rows_that_the_engine_fails_on_are_looked_for(spark: SparkSession, database: str, tmp_path: Path) -> None:
@@ -240,26 +254,38 @@ def test_rows_that_the_engine_fails_on_are_looked_for(spark: SparkSession, datab
     assert [row["id"] for row in found if row["y"] is None] == [7, 37, 67, 97]
 
 
+def mapping(folder: Path) -> list[int]:
+    """The processes that have a large network of this artefact in their memory."""
+    found = []
+    for process in Path("/proc").iterdir():
+        with suppress(OSError):  # it has ended
+            if process.name.isdigit() and f"{folder}/model.onnx.data" in (process / "maps").read_text():
+                found.append(int(process.name))
+    return found
+
+
 def test_a_large_network_is_mapped_from_where_all_hosts_see_it(spark: SparkSession, database: str, tmp_path: Path) -> None:
     nodes = [("MatMul", ["x", "a"], ["h"]), ("MatMul", ["h", "b"], ["w"]), ("ReduceMax", ["w"], ["y"], {"axes": [1], "keepdims": 0})]
     random = np.random.default_rng(0)
     weights = {name: random.normal(size=size).astype(np.float32) for name, size in (("a", (4, 1000)), ("b", (1000, 5000)))}
     file = graph(tmp_path, nodes, [("x", FLOAT, ["n", 4])], [("y", FLOAT, ["n"])], **weights)
+    asked, answers, folders = "SELECT predict('m', array(1F, 2F, 3F, FLOAT(id))) AS y FROM range(4, 5)", [], []
+    for _ in range(2):  # the same content in another folder, the first one gone
+        imported(spark, file)
+        folders.append(Path(spark.sql("SHOW VERSIONS IN MODEL m").collect()[0]["uri"].removeprefix("file:")))
+        (row,) = spark.sql(asked).collect()
+        answers.append(row["y"])
+        mapped = mapping(folders[-1])
+        assert mapped
+        spark.sql("DROP MODEL m")
+        for pid in mapped:
+            os.kill(pid, signal.SIGKILL)
+    assert folders[0] != folders[1]
+    np.testing.assert_allclose(answers, [direct(file, [{"x": np.array([[1, 2, 3, 4]], np.float32)}])[0][0][0]] * 2, rtol=1e-4)
     imported(spark, file)
-    folder = Path(spark.sql("SHOW VERSIONS IN MODEL m").collect()[0]["uri"].removeprefix("file:"))
-    asked = "SELECT predict('m', array(1F, 2F, 3F, FLOAT(id))) AS y FROM range(4, 5)"
-    (row,) = spark.sql(asked).collect()
-    np.testing.assert_allclose(row["y"], direct(file, [{"x": np.array([[1, 2, 3, 4]], np.float32)}])[0][0], rtol=1e-4)
-    mapped = []
-    for process in Path("/proc").iterdir():
-        with suppress(OSError):  # it has ended
-            mapped += [one for one in (process / "maps").read_text().splitlines() if f"{folder}/model.onnx.data" in one]
-    assert mapped
-    imported(spark, graph(tmp_path, nodes, [("x", FLOAT, ["n", 4])], [("y", FLOAT, ["n"])], **{**weights, "a": -weights["a"]}))
-    folder = Path(spark.sql("SELECT uri FROM ML_MODEL_VERSIONS('m') WHERE version = 2").collect()[0][0].removeprefix("file:"))
     analysed = spark.sql(asked)
-    shutil.rmtree(folder)
-    with pytest.raises(PythonException, match=r"\[DLSQL_SCORING\] The model's files are not in .* any more, or not on this host"):
+    spark.sql("DROP MODEL m")
+    with pytest.raises(PythonException, match=r"\[DLSQL_SCORING\] The model's files are not in .* any more"):
         analysed.collect()
 
 

@@ -8,17 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from udfs.errors import ScoringError
-from udfs.spec import Scoring, Shared
+from udfs.spec import TENSORS, Scoring, Shared
 
 
 def placed_files(scoring: Scoring) -> tuple[Mapping[str, bytes], Path | None]:
     """The files of a model; of a large one the folder that holds them all, too, where this host has one."""
     files: Mapping[str, bytes] = scoring.bundle.files.value
     large, folder = scoring.bundle.large, scoring.bundle.folder
-    if folder is not None:
-        if not Path(folder).exists():
-            raise ScoringError(f"The model's files are not in {folder} any more, or not on this host.")
+    if folder is not None and Path(folder, TENSORS).is_file():
         return files, Path(folder)
+    if large is None and folder is not None:
+        raise ScoringError(f"The model's files are not in {folder} any more.")
     if large is None:
         return files, None
     made = placed(large, scoring.sha256, files)

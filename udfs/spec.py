@@ -326,7 +326,7 @@ class Bundle:
 
     files: Shared
     large: Shared | None = None  # a large network's tensors, which processes on one host share
-    folder: str | None = None  # where all hosts see the files anyway, the tensors among them
+    folder: str | None = None  # where a host may see the files anyway, the tensors among them
 
 
 @dataclass(frozen=True, slots=True)

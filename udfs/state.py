@@ -113,7 +113,8 @@ def average(vectors: Sequence[npt.NDArray[Any]] | npt.NDArray[Any], weights: Seq
     """
     if vectors[0].dtype == np.uint16:  # of `shortened`
         return _upper(average([_lengthened(vector) for vector in vectors], weights))
-    shares = [weight / float(sum(weights)) for weight in weights]
+    total = float(sum(weights))
+    shares = [weight / total if weight else 0.0 for weight in weights]
     flat = [np.reshape(vector, -1) for vector in vectors]
     found = np.empty_like(flat[0])
     for at in range(0, len(found), _AT_ONCE):

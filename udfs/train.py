@@ -282,6 +282,8 @@ def train_rounds(task: Task, state: Shared, seated: Seated, gpus: Gpus, blocks: 
     began = time.monotonic()
     with gang(seated()) as together:
         for place, this in enumerate(task.rounds):
+            if place and task.steps.network.builder != "perceptron":  # which may keep more than its state from one epoch to the next
+                learner = Learner(task.steps, learner.state(), learner.device)
             said: list[Trained | Evaluated] = []
             for told in train_round(learner, this, kept, together):
                 if not isinstance(told, Piece):
@@ -431,7 +433,7 @@ def sample(steps: LocalSteps, rows: int, blocks: Iterable[Block]) -> Iterator[tu
 def _evaluated(steps: LocalSteps, module: nn.Module, device: torch.device, blocks: Iterable[Block]) -> Iterator[Evaluated]:
     module.eval()
     worker, rows, weight, loss, sums = -1, 0, 0.0, 0.0, np.zeros(0)
-    with torch.inference_mode():
+    with torch.no_grad():
         for block in blocks:
             worker = block[0]
             for part in parts(as_batch(steps, block)):

@@ -205,6 +205,8 @@ public class Functions {
   public static class Again extends scala.runtime.AbstractPartialFunction {
     private final Language.Python python;
 
+    private final Map answers = new HashMap();  // by question: all rows of a batch share one
+
     Again(Language.Python python) {
       this.python = python;
     }
@@ -222,7 +224,9 @@ public class Functions {
       Answer reader = e instanceof Answer ? (Answer) e : null;
       List arguments = Lists.list(((Expression) (reader == null ? e : reader.children().apply(0))).children());
       Inputs inputs = (Inputs) arguments.get(0);
-      List answer = (List) python.ask(active(), inputs.asked().again());
+      Map question = inputs.asked().again();
+      if (!answers.containsKey(question)) answers.put(question, python.ask(active(), question));
+      List answer = (List) answers.get(question);
       Asked asked = new Asked(null, (Map) Language.Python.read((String) answer.get(1), Map.class));
       arguments.set(0, inputs.of(asked, reader == null ? null : (Encoder) answer.get(2)));
       Expression call = (Expression) ((UserDefinedPythonFunction) answer.get(0)).builder(Lists.seq(arguments));

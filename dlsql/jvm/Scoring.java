@@ -96,7 +96,7 @@ public class Scoring {
     SparkPlan below = plan;
     boolean predicts = false;
     int highest = -1;  // of the predictions
-    while (below instanceof ProjectExec || below instanceof FilterExec || below instanceof ArrowEvalPythonExec) {
+    while (below instanceof ProjectExec || below instanceof FilterExec || below instanceof ArrowEvalPythonExec && !(below instanceof Predict)) {
       if (below instanceof ArrowEvalPythonExec) predicts |= predicts((ArrowEvalPythonExec) below);
       if (below instanceof ArrowEvalPythonExec && highest < 0) highest = chain.size();
       chain.add(below);
@@ -244,7 +244,9 @@ public class Scoring {
 
   private static PythonUDF unguarded(PythonUDF udf) {
     List arguments = new ArrayList();
-    for (Object one : Lists.list(udf.children())) arguments.add(one instanceof Inputs ? ((Inputs) one).guarded(Wanted.TRUE) : one);
+    for (Object one : Lists.list(udf.children())) {
+      arguments.add(one instanceof Inputs ? ((Inputs) one).guarded(Wanted.TRUE) : isGuarded(udf) ? Wanted.everywhere((Expression) one) : one);
+    }
     return (PythonUDF) udf.withNewChildren(Lists.seq(arguments));
   }
 
@@ -329,8 +331,22 @@ public class Scoring {
   private static Expression guarded(Expression e, Expression condition) {
     if (condition == Wanted.TRUE || !condition.deterministic()) return e;
     if (e instanceof Inputs) return ((Inputs) e).isGuarded() ? e : ((Inputs) e).guarded(condition);
+    if (e instanceof PythonUDF && predicts((PythonUDF) e) && !isGuarded((PythonUDF) e)) return guarded((PythonUDF) e, condition);
     if (e instanceof CaseWhen || e instanceof If) return (Expression) new Branches(condition).applyOrElse(e, null);
     return (Expression) e.mapChildren(new Guarded(condition));
+  }
+
+  private static boolean isGuarded(PythonUDF udf) {
+    return ((Inputs) udf.children().apply(0)).isGuarded();
+  }
+
+  /** What is computed for a prediction's columns is so for the same rows: elsewhere it may fail. */
+  private static Expression guarded(PythonUDF udf, Expression condition) {
+    List arguments = new ArrayList();
+    for (Object one : Lists.list(udf.children())) {
+      arguments.add(one instanceof Inputs ? ((Inputs) one).guarded(condition) : Wanted.where(condition, guarded((Expression) one, condition)));
+    }
+    return (Expression) udf.withNewChildren(Lists.seq(arguments));
   }
 
   public static class Guarded extends scala.runtime.AbstractFunction1 {

@@ -3,8 +3,10 @@ package dlsql;
 import java.util.Arrays;
 import org.apache.spark.sql.catalyst.InternalRow;
 import org.apache.spark.sql.catalyst.expressions.And;
+import org.apache.spark.sql.catalyst.expressions.Attribute;
 import org.apache.spark.sql.catalyst.expressions.CreateNamedStruct;
 import org.apache.spark.sql.catalyst.expressions.Expression;
+import org.apache.spark.sql.catalyst.expressions.If;
 import org.apache.spark.sql.catalyst.expressions.Literal;
 import org.apache.spark.sql.catalyst.expressions.PrettyAttribute;
 import org.apache.spark.sql.catalyst.expressions.codegen.CodegenContext;
@@ -51,7 +53,19 @@ public class Wanted extends Expression implements Inputs, java.io.Serializable {
 
   private Expression struct() {
     Expression both = isTrue(there) ? guard : new And(there, guard);
-    return new CreateNamedStruct(Lists.seq(Arrays.asList(name("wanted"), both, name("column"), column)));
+    return new CreateNamedStruct(Lists.seq(Arrays.asList(name("wanted"), both, name("column"), isGuarded() ? where(guard, column) : column)));
+  }
+
+  /** A column for the rows that a condition holds for, where it takes any computing; NULL elsewhere. */
+  static Expression where(Expression condition, Expression column) {
+    boolean isThere = column instanceof Attribute || column instanceof Literal;
+    return isThere ? column : new If(condition, column, Literal.create(null, column.dataType()));
+  }
+
+  /** The inverse of `where`. */
+  static Expression everywhere(Expression column) {
+    boolean isWhere = column instanceof If && ((If) column).falseValue() instanceof Literal && ((Literal) ((If) column).falseValue()).value() == null;
+    return isWhere ? ((If) column).trueValue() : column;
   }
 
   private static Expression name(String text) {

@@ -32,7 +32,7 @@ from udfs.train import Round, Task, Trained
 
 _AVERAGINGS, _FEWEST_STEPS = 16, 16  # by default: averagings an epoch, and steps between them, of which fewer teach no more
 _FIRST_STEPS, _ROUND_SECONDS = 256, 20.0  # a round is cut to this length: what a lost executor or a cancelled statement costs at most
-_JOINED_SECONDS = 5.0  # epochs share a job, which costs a tenth of a second, up to this length: what they learned is seen after it
+_JOINED_EPOCHS, _JOINED_SECONDS = 500, 5.0  # epochs share a job, which costs a tenth of a second: what they learned is seen after it
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +161,10 @@ def _rounds(
     first = Round(progress.epoch, progress.first, count, rates.ahead(1)[0], every, ends and evaluates)
     network = sum(value.nbytes for key, value in state.items() if key.startswith("network/"))
     large = 2 * 3 * network > PIECE  # two states, with two moments each, come to the driver of several rounds
+    large |= seconds_a_step is not None and seconds_a_step * pace.steps > _JOINED_SECONDS  # an epoch
     if large or count < pace.steps or not (pace.free or pace.gang):
         return (first,)
-    epochs = min(settings.max_iterations - progress.epoch, left / pace.steps)
+    epochs = min(settings.max_iterations - progress.epoch, left / pace.steps, _JOINED_EPOCHS)
     known = rates.ahead(max(int(epochs), 1))
     return (first, *(Round(progress.epoch + i, 0, count, rate, every, evaluates) for i, rate in enumerate(known[1:], 1)))
 
