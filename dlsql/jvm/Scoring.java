@@ -243,6 +243,7 @@ public class Scoring {
   }
 
   private static PythonUDF unguarded(PythonUDF udf) {
+    if (!predicts(udf)) return udf;
     List arguments = new ArrayList();
     for (Object one : Lists.list(udf.children())) {
       arguments.add(one instanceof Inputs ? ((Inputs) one).guarded(Wanted.TRUE) : isGuarded(udf) ? Wanted.everywhere((Expression) one) : one);
