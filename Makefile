@@ -35,7 +35,7 @@ demo: java $(STAMP) ## train, register and run a network from SQL
 test: java $(STAMP) ## the tests, and the examples
 	$(PYTEST) --durations=15 -m "not cluster" tests
 
-faults: java $(STAMP) ## trainings whose executors, drivers, hosts and disks fail; for a machine that does nothing else
+faults: java $(STAMP) ## trainings and predictions whose executors, drivers, hosts and disks fail; for a machine that does nothing else
 	$(PYTEST) --durations=15 -m cluster tests
 
 check: $(STAMP) ## style, types, doctests and the tests that need no Spark
