@@ -41,21 +41,24 @@ def digest(artefact: Mapping[str, bytes]) -> str:
 
 def scored_files(files: Files, folder: str, engine: str = "onnx") -> dict[str, bytes]:
     """Those files of an artefact that the workers need."""
+    return {name: files.read(f"{folder}/{name}") for name in _scored(files, folder, engine)}
+
+
+def _scored(files: Files, folder: str, engine: str) -> list[str]:
     there = {path.rpartition("/")[2] for path, _ in files.list(folder)}
-    return {name: files.read(f"{folder}/{name}") for name in (*FILES[engine], *({TENSORS} & there))}
+    return [*FILES[engine], *({TENSORS} & there)]
 
 
 def bundle(context: SparkContext, files: Files, folder: str, engine: str) -> Bundle:
     """As `share`, of an artefact in the store. Where that is a file system that all hosts may see, a large network is mapped from there: by
     a broadcast the first prediction of one of 257 MB took 2.4 s longer than that of a small one, and from there 500 MB take 0.4 s.
     """
-    there = {path.rpartition("/")[2] for path, _ in files.list(folder)}
-    if TENSORS not in there or not folder.startswith("file:"):
-        return share(context, scored_files(files, folder, engine))
-    here = "/" + folder.removeprefix("file:").lstrip("/")
-    if str(context.master).startswith("local"):
-        return Bundle(context.broadcast({name: files.read(f"{folder}/{name}") for name in FILES[engine]}), folder=here)
-    return replace(share(context, scored_files(files, folder, engine)), folder=here)  # hosts that do not see it take the broadcast
+    names, here = _scored(files, folder, engine), None
+    if TENSORS in names and folder.startswith("file:"):
+        here = "/" + folder.removeprefix("file:").lstrip("/")
+        if str(context.master).startswith("local"):  # elsewhere hosts that do not see it take the broadcast
+            names.remove(TENSORS)
+    return replace(share(context, {name: files.read(f"{folder}/{name}") for name in names}), folder=here)
 
 
 def share(context: SparkContext, files: Mapping[str, bytes]) -> Bundle:

@@ -102,7 +102,7 @@ class Shares:
         return joined(piece.value for piece in self.pieces)
 
 
-_AT_ONCE = 1 << 14  # numbers that are averaged at once, within a core's cache: three times as fast as in fresh memory
+_AT_ONCE = 1 << 14  # numbers that are averaged at once, within a core's cache: all at once took 4 % of a short epoch, so it is 1 %
 
 
 def average(vectors: Sequence[npt.NDArray[Any]] | npt.NDArray[Any], weights: Sequence[float]) -> npt.NDArray[Any]:

@@ -190,7 +190,7 @@ public class Scoring {
     List all = new ArrayList(), guarded = new ArrayList();
     for (int i = 0; i < eval.udfs().size(); i++) {
       PythonUDF udf = (PythonUDF) eval.udfs().apply(i);
-      (unguarded(udf).semanticEquals(udf) ? all : guarded).add(Integer.valueOf(i));
+      (isGuarded(udf) ? guarded : all).add(Integer.valueOf(i));
     }
     all.addAll(guarded);
     return all;
@@ -243,7 +243,6 @@ public class Scoring {
   }
 
   private static PythonUDF unguarded(PythonUDF udf) {
-    if (!predicts(udf)) return udf;
     List arguments = new ArrayList();
     for (Object one : Lists.list(udf.children())) {
       arguments.add(one instanceof Inputs ? ((Inputs) one).guarded(Wanted.TRUE) : isGuarded(udf) ? Wanted.everywhere((Expression) one) : one);
@@ -338,7 +337,7 @@ public class Scoring {
   }
 
   private static boolean isGuarded(PythonUDF udf) {
-    return ((Inputs) udf.children().apply(0)).isGuarded();
+    return predicts(udf) && ((Inputs) udf.children().apply(0)).isGuarded();
   }
 
   /** What is computed for a prediction's columns is so for the same rows: elsewhere it may fail. */
