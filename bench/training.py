@@ -22,7 +22,7 @@ from dlsql.training.profile import columns, profile
 from udfs.networks.lenet import lenet5
 
 ROWS, WIDTH, BATCH, RATE, WORKERS = 60_000, 784, 256, 0.05, 2
-WARM = 6  # times that rows are read and packed before it is measured
+WARM = 20  # times that rows are read and packed before it is measured: HotSpot compiles until then
 STEPS = ROWS // WORKERS // BATCH  # an epoch, on each of two workers
 
 

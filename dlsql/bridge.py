@@ -27,7 +27,7 @@ _LOG = logging.getLogger("dlsql")
 # In an order in which each uses those before it.
 _SOURCES = (
     "Lists", "Language", "Asked", "Encoder", "Inputs", "Wanted", "Encode", "Answers", "Answer", "Predict", "PackColumns", "Scoring",
-    "Packing", "Functions", "Metastore",
+    "ChunkSerializer", "Packing", "Functions", "Metastore",
 )  # fmt: skip
 
 _T = TypeVar("_T")

@@ -9,6 +9,7 @@ import java.util.Iterator;
 import java.util.List;
 import org.apache.spark.api.java.JavaRDD;
 import org.apache.spark.rdd.RDD;
+import org.apache.spark.rdd.ShuffledRDD;
 import org.apache.spark.sql.Column;
 import org.apache.spark.sql.catalyst.expressions.Expression;
 import org.apache.spark.sql.catalyst.expressions.UnsafeRow;
@@ -45,9 +46,10 @@ public final class Packing {
     Expression packed = Encode.of(encoder, Wanted.TRUE, features, null);
     Column[] columns = new Column[] {org.apache.spark.sql.classic.ExpressionUtils.column(packed)};
     JavaRDD read = ((org.apache.spark.sql.classic.Dataset) rows.select(columns)).queryExecution().toRdd().toJavaRDD();
-    JavaRDD made = read.mapPartitionsToPair(new Split(workers, buckets, encoder.bytes(), seed, drawn))
-        .repartitionAndSortWithinPartitions(new ByWorker(workers, buckets)).mapPartitions(new Order(buckets, joined, ends));
-    Kept kept = new Kept(made.rdd());
+    RDD split = read.mapPartitionsToPair(new Split(workers, buckets, encoder.bytes(), seed, drawn)).rdd();
+    RDD shuffled = new ShuffledRDD(split, new ByWorker(workers, buckets), ClassTag$.MODULE$.Int(), BYTES, BYTES)
+        .setKeyOrdering(scala.math.Ordering$.MODULE$.comparatorToOrdering(java.util.Comparator.naturalOrder())).setSerializer(new ChunkSerializer());
+    Kept kept = new Kept(shuffled.toJavaRDD().mapPartitions(new Order(buckets, joined, ends)).rdd());
     kept.setName(name).persist(StorageLevel$.MODULE$.DISK_ONLY());
     return new JavaRDD(new Files(kept), BYTES);
   }
@@ -84,7 +86,7 @@ public final class Packing {
     private final byte[][] held;
     private final int[] sizes;
     private final int full;  // bytes of a chunk
-    private Tuple2 ready;
+    private int ready = -1;  // the place of the chunk that goes next, whose array is filled again after it went
     private int rest;  // after the last row: the next place whose chunk, however small, goes
 
     public Chunks(Split how, Iterator rows) {
@@ -96,14 +98,15 @@ public final class Packing {
     }
 
     public boolean hasNext() {
-      while (ready == null && rows.hasNext()) add((UnsafeRow) rows.next());
-      for (; ready == null && rest < held.length; rest++) if (sizes[rest] > 0) give(rest);
-      return ready != null;
+      while (ready < 0 && rows.hasNext()) add((UnsafeRow) rows.next());
+      for (; ready < 0 && rest < held.length; rest++) if (sizes[rest] > 0) ready = rest;
+      return ready >= 0;
     }
 
     public Object next() {
-      Tuple2 chunk = ready;
-      ready = null;
+      Tuple2 chunk = new Tuple2(Integer.valueOf(ready), java.nio.ByteBuffer.wrap(held[ready], 0, sizes[ready]));
+      sizes[ready] = 0;
+      ready = -1;
       return chunk;
     }
 
@@ -121,13 +124,7 @@ public final class Packing {
       Encoder.copy(row, from, held[place], sizes[place], how.size);
       Platform.putLong(held[place], Platform.BYTE_ARRAY_OFFSET + sizes[place], key);
       sizes[place] += how.size;
-      if (sizes[place] == full) give(place);
-    }
-
-    private void give(int place) {
-      ready = new Tuple2(Integer.valueOf(place), sizes[place] == full ? held[place] : Arrays.copyOf(held[place], sizes[place]));
-      held[place] = null;
-      sizes[place] = 0;
+      if (sizes[place] == full) ready = place;
     }
   }
 
@@ -149,7 +146,7 @@ public final class Packing {
     }
   }
 
-  /** A worker's chunks, by bucket, to its blocks. `ends` says where in a row the key, label, weight, numbers and codes end. */
+  /** A worker's chunks, by bucket, to its blocks, all in one array. `ends` says where in a row the key, label, weight, numbers and codes end. */
   public static class Order implements org.apache.spark.api.java.function.FlatMapFunction {
     private final int buckets;
     private final int joined;
@@ -178,6 +175,7 @@ public final class Packing {
     private Tuple2 ahead;
     private byte[] rows = new byte[0];  // of a bucket
     private int[] order = new int[0];
+    private byte[] block = new byte[0];  // the last one, as the largest was: new ones were what the garbage collector was busy with
     private int at;
 
     public Blocks(Order how, Iterator chunks) {
@@ -202,7 +200,8 @@ public final class Packing {
     public Object next() {
       if (left == 0) gather();
       int n = (int) Math.min(left, Math.max(1, MOST / size));
-      byte[] block = new byte[Math.addExact(HEAD, Math.multiplyExact(n, size - how.ends[0]))];
+      int length = Math.addExact(HEAD, Math.multiplyExact(n, size - how.ends[0]));
+      if (block.length < length) block = new byte[length];
       java.nio.ByteBuffer head = java.nio.ByteBuffer.wrap(block).order(java.nio.ByteOrder.LITTLE_ENDIAN);
       head.putInt(place / (2 * how.buckets)).putInt(place / how.buckets % 2).putInt(n).putInt(0);  // worker, held out, rows
       int[] filled = new int[PARTS.length];
@@ -215,11 +214,11 @@ public final class Packing {
       for (int wanted = n; wanted > 0;) {
         if (at == order.length) load((List) waiting.remove(0));
         int taken = Math.min(wanted, order.length - at);
-        put(taken, block, filled);
+        put(taken, filled);
         wanted -= taken;
       }
       left -= n;
-      return block;
+      return java.nio.ByteBuffer.wrap(block, 0, length);
     }
 
     private void gather() {
@@ -229,7 +228,7 @@ public final class Packing {
         int bucket = bucket();
         for (; bucket() == bucket; advance()) {
           one.add(ahead._2());
-          left += ((byte[]) ahead._2()).length / size;
+          left += ((java.nio.ByteBuffer) ahead._2()).remaining() / size;
         }
         waiting.add(one);
       }
@@ -237,19 +236,16 @@ public final class Packing {
 
     private void load(List chunks) {
       int total = 0;
-      for (Object chunk : chunks) total = Math.addExact(total, ((byte[]) chunk).length);
+      for (Object chunk : chunks) total = Math.addExact(total, ((java.nio.ByteBuffer) chunk).remaining());
       if (rows.length < total) rows = new byte[total];
-      int filled = 0;
-      for (Object chunk : chunks) {
-        System.arraycopy(chunk, 0, rows, filled, ((byte[]) chunk).length);
-        filled += ((byte[]) chunk).length;
-      }
+      java.nio.ByteBuffer filled = java.nio.ByteBuffer.wrap(rows);
+      for (Object chunk : chunks) filled.put((java.nio.ByteBuffer) chunk);
       order = ordered(rows, total, size);
       at = 0;
     }
 
     /** The next rows of the bucket, each part of them where the block is filled up to. */
-    private void put(int count, byte[] block, int[] filled) {
+    private void put(int count, int[] filled) {
       for (int i = 0; i < PARTS.length; i++) {
         int from = how.ends[PARTS[i]], width = how.ends[PARTS[i] + 1] - from;
         if (width == 0) continue;
@@ -334,7 +330,7 @@ public final class Packing {
       int count = there(split);
       if (count < 0) {
         scala.collection.Iterator blocks = kept.compute(split, context);
-        for (count = 0; blocks.hasNext(); count++) put(id(split, count + 1), java.nio.ByteBuffer.wrap((byte[]) blocks.next()));
+        for (count = 0; blocks.hasNext(); count++) put(id(split, count + 1), (java.nio.ByteBuffer) blocks.next());
         put(id(split, 0), (java.nio.ByteBuffer) java.nio.ByteBuffer.allocate(4).putInt(count).flip());
       }
       List told = new ArrayList();
