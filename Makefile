@@ -36,7 +36,7 @@ test: java $(STAMP) ## the tests, and the examples
 	$(PYTEST) --durations=15 -m "not cluster" tests
 
 faults: java $(STAMP) ## trainings and predictions whose executors, drivers, hosts and disks fail; for a machine that does nothing else
-	$(PYTEST) --durations=15 -m cluster tests
+	$(PYTEST) --durations=15 tests/faults tests/test_large.py
 
 check: $(STAMP) ## style, types, doctests and the tests that need no Spark
 	$(PY) -m ruff check

@@ -59,14 +59,6 @@ public final class ChunkSerializer extends Serializer implements java.io.Seriali
       this.to = to;
     }
 
-    public SerializationStream writeKey(Object place, ClassTag type) {
-      return writeObject(place, type);
-    }
-
-    public SerializationStream writeValue(Object bytes, ClassTag type) {
-      return writeObject(bytes, type);
-    }
-
     public SerializationStream writeObject(Object given, ClassTag type) {
       try {
         if (given instanceof Integer) {
