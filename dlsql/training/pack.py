@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from dlsql import encoding
 from dlsql.bridge import Bridge
 from dlsql.options import Settings
+from dlsql.quoting import identifier
 from dlsql.training.profile import Profile, class_key, column, held_out
 from udfs.batches import Block, opened
 from udfs.rows import row_type
@@ -80,7 +81,8 @@ def pack_rows(bridge: Bridge, found: Profile, settings: Settings, workers: int, 
     ]
     weight = F.lit(1.0) if columns.weight is None else column(columns.weight)
     said = F.lit(0) if aside is None else aside.cast("int")
-    rows = columns.weighed.select(*(column(name) for name in columns.features), *answers, weight.alias(_WEIGHT), said.alias(_KEY))
+    features = [identifier(name) for name in columns.features]  # as texts: a Column of PySpark's own takes a millisecond each to make
+    rows = columns.weighed.select(*features, *answers, weight.alias(_WEIGHT), said.alias(_KEY))
     row = row_type(found.learned, {"key": "<i8", "label": f"({len(labels)},)<i4", "weight": "<f4"})  # a label is a class or a float32
     encoder = bridge.encoder(encoding.told(found.learned, row, strict=True, finite=True, more=_others(found, row)))
     assert row.fields is not None
