@@ -1,18 +1,17 @@
 package dlsql;
 
+import java.io.Closeable;
 import java.io.DataInputStream;
 import java.io.DataOutputStream;
-import java.io.EOFException;
 import java.io.IOException;
 import java.io.InputStream;
 import java.io.OutputStream;
-import java.io.UncheckedIOException;
 import java.nio.ByteBuffer;
 import org.apache.spark.serializer.DeserializationStream;
 import org.apache.spark.serializer.SerializationStream;
 import org.apache.spark.serializer.Serializer;
 import org.apache.spark.serializer.SerializerInstance;
-import scala.Tuple2;
+import org.apache.spark.unsafe.Platform;
 import scala.reflect.ClassTag;
 
 /**
@@ -70,7 +69,7 @@ public final class ChunkSerializer extends Serializer implements java.io.Seriali
         }
         return this;
       } catch (IOException e) {
-        throw new UncheckedIOException(e);
+        throw raised(e);
       }
     }
 
@@ -78,16 +77,12 @@ public final class ChunkSerializer extends Serializer implements java.io.Seriali
       try {
         to.flush();
       } catch (IOException e) {
-        throw new UncheckedIOException(e);
+        throw raised(e);
       }
     }
 
     public void close() {
-      try {
-        to.close();
-      } catch (IOException e) {
-        throw new UncheckedIOException(e);
-      }
+      ChunkSerializer.close(to);
     }
   }
 
@@ -102,7 +97,7 @@ public final class ChunkSerializer extends Serializer implements java.io.Seriali
       try {
         return Integer.valueOf(from.readInt());
       } catch (IOException e) {
-        throw new UncheckedIOException(e);
+        throw raised(e);
       }
     }
 
@@ -112,7 +107,7 @@ public final class ChunkSerializer extends Serializer implements java.io.Seriali
         from.readFully(bytes);
         return ByteBuffer.wrap(bytes);
       } catch (IOException e) {
-        throw new UncheckedIOException(e);
+        throw raised(e);
       }
     }
 
@@ -120,45 +115,22 @@ public final class ChunkSerializer extends Serializer implements java.io.Seriali
       throw new UnsupportedOperationException();
     }
 
-    public scala.collection.Iterator asKeyValueIterator() {
-      return new Pairs(this);
-    }
-
     public void close() {
-      try {
-        from.close();
-      } catch (IOException e) {
-        throw new UncheckedIOException(e);
-      }
+      ChunkSerializer.close(from);
     }
   }
 
-  private static final class Pairs extends scala.collection.AbstractIterator {
-    private final In in;
-    private Object key;
-    private boolean ended;
-
-    Pairs(In in) {
-      this.in = in;
+  private static void close(Closeable stream) {
+    try {
+      stream.close();
+    } catch (IOException e) {
+      throw raised(e);
     }
+  }
 
-    public boolean hasNext() {
-      if (key != null || ended) return !ended;
-      try {
-        key = in.readKey(null);
-      } catch (UncheckedIOException e) {
-        if (!(e.getCause() instanceof EOFException)) throw e;
-        ended = true;
-        in.close();
-      }
-      return !ended;
-    }
-
-    public Object next() {
-      if (!hasNext()) throw new java.util.NoSuchElementException();
-      Object read = key;
-      key = null;
-      return new Tuple2(read, in.readValue(null));
-    }
+  /** Raises an error that Scala's methods do not declare, as it is: Spark's iterator over a stream ends at its EOFException. */
+  private static RuntimeException raised(IOException e) {
+    Platform.throwException(e);
+    return null;
   }
 }

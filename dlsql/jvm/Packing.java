@@ -34,6 +34,7 @@ import scala.reflect.ClassTag$;
  */
 public final class Packing {
   private static final int HEAD = 32;  // bytes before a block's rows: eight numbers, see Blocks.next
+  private static final ClassTag BUFFER = ClassTag$.MODULE$.apply(java.nio.ByteBuffer.class);
   private static final ClassTag BYTES = ClassTag$.MODULE$.apply(byte[].class);
   private static final int MOST = 64 << 20;  // bytes of a block; rows that are alike are in one bucket, however many they are
   private static final int CHUNKS = 32 << 20;  // bytes of rows that a task holds at most on their way to the shuffle
@@ -47,8 +48,9 @@ public final class Packing {
     Column[] columns = new Column[] {org.apache.spark.sql.classic.ExpressionUtils.column(packed)};
     JavaRDD read = ((org.apache.spark.sql.classic.Dataset) rows.select(columns)).queryExecution().toRdd().toJavaRDD();
     RDD split = read.mapPartitionsToPair(new Split(workers, buckets, encoder.bytes(), seed, drawn)).rdd();
-    RDD shuffled = new ShuffledRDD(split, new ByWorker(workers, buckets), ClassTag$.MODULE$.Int(), BYTES, BYTES)
-        .setKeyOrdering(scala.math.Ordering$.MODULE$.comparatorToOrdering(java.util.Comparator.naturalOrder())).setSerializer(new ChunkSerializer());
+    RDD shuffled = new ShuffledRDD(split, new ByWorker(workers, buckets), ClassTag$.MODULE$.Int(), BUFFER, BUFFER)
+        .setKeyOrdering(scala.math.Ordering$.MODULE$.comparatorToOrdering(java.util.Comparator.naturalOrder()))
+        .setSerializer(new ChunkSerializer());
     Kept kept = new Kept(shuffled.toJavaRDD().mapPartitions(new Order(buckets, joined, ends)).rdd());
     kept.setName(name).persist(StorageLevel$.MODULE$.DISK_ONLY());
     return new JavaRDD(new Files(kept), BYTES);
@@ -295,15 +297,15 @@ public final class Packing {
   /** Blocks as Spark keeps them: where they lie, what they take, and when they go, its block managers know as of any RDD. */
   public static class Kept extends RDD {
     public Kept(RDD blocks) {
-      super(blocks, BYTES);
+      super(blocks, BUFFER);
     }
 
     public org.apache.spark.Partition[] getPartitions() {
-      return firstParent(BYTES).partitions();
+      return firstParent(BUFFER).partitions();
     }
 
     public scala.collection.Iterator compute(org.apache.spark.Partition split, org.apache.spark.TaskContext context) {
-      return firstParent(BYTES).iterator(split, context);
+      return firstParent(BUFFER).iterator(split, context);
     }
   }
 
