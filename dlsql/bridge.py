@@ -26,8 +26,8 @@ from dlsql.errors import DlsqlError, error
 _LOG = logging.getLogger("dlsql")
 # In an order in which each uses those before it.
 _SOURCES = (
-    "Lists", "Language", "Asked", "Encoder", "Inputs", "Wanted", "Encode", "Answers", "Answer", "Predict", "PackColumns", "Scoring",
-    "ChunkSerializer", "Packing", "Functions", "Metastore",
+    "Lists", "Language", "Asked", "Encoder", "Inputs", "Wanted", "Encode", "Answers", "Answer", "PackColumns", "Blocks", "Predict",
+    "Scoring", "ChunkSerializer", "Packing", "Functions", "Metastore",
 )  # fmt: skip
 
 _T = TypeVar("_T")

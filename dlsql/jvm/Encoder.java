@@ -251,16 +251,22 @@ public final class Encoder implements java.io.Serializable {
 
   /** A tensor, float32 numbers as they are. */
   public boolean bytes(byte[] row, int part, byte[] tensor) {
-    return bytes(row, START, part, tensor);
+    return bytes(row, START, part, UTF8String.fromBytes(tensor));
   }
 
-  private boolean bytes(byte[] rows, long start, int part, byte[] tensor) {
+  private boolean bytes(byte[] rows, long start, int part, UTF8String tensor) {
     if (tensor == null) return !alone;
-    if (tensor.length != 4 * sizes[part]) {
-      return misfit("holds " + tensor.length + " bytes a row; the model takes " + 4 * sizes[part] + ", " + sizes[part] + " float32 numbers.", part);
+    int length = tensor.numBytes();
+    if (length != 4 * sizes[part]) {
+      return misfit("holds " + length + " bytes a row; the model takes " + 4 * sizes[part] + ", " + sizes[part] + " float32 numbers.", part);
     }
-    Platform.copyMemory(tensor, START, rows, start + at[part], tensor.length);
+    copy(tensor.getBaseObject(), tensor.getBaseOffset(), rows, (int) (start - START) + at[part], length);
     return true;
+  }
+
+  /** The bytes of a BINARY: where they lie, of a column of Spark's own, whose `getBinary` copies them. */
+  private static UTF8String bytes(ColumnVector column, int row) {
+    return column instanceof WritableColumnVector ? column.getUTF8String(row) : UTF8String.fromBytes(column.getBinary(row));
   }
 
   /** Bytes of a row. Of few, an array's copy is far faster than Platform's, which checks its arguments and calls. */
@@ -360,7 +366,7 @@ public final class Encoder implements java.io.Serializable {
             ? decimals(rows, at, part, array, ((DecimalType) element).precision(), ((DecimalType) element).scale())
             : numbers(rows, at, part, array, elements(element), gaps);
       } else if (kind.equals("bytes")) {
-        fits[places[i]] &= bytes(rows, at, part, missing ? null : column.getBinary(row));
+        fits[places[i]] &= bytes(rows, at, part, missing ? null : bytes(column, row));
       } else if (kind.equals("category")) {
         category(rows, at, part, missing ? null : type instanceof StringType ? column.getUTF8String(row) : (Object) Long.valueOf(whole(column, type, row)));
       } else if (missing) {

@@ -159,6 +159,7 @@ public class PackColumns extends ProjectExec {
     final int[] from;  // of each part: its place in a batch; -1 for a constant
     final ColumnVector[] constants;
     final BasePredicate guard;  // of the rows that are scored; null for all
+    int column;  // of those that come out
     int slot;
     int at;
 
@@ -190,7 +191,7 @@ public class PackColumns extends ProjectExec {
   }
 
   /** Whether values of a type lie in the 8 bytes of their field. */
-  private static boolean isNarrow(DataType type) {
+  private static boolean isNumber(DataType type) {
     return type instanceof IntegralType || type instanceof FractionalType && !(type instanceof DecimalType) || type instanceof BooleanType
         || isMoment(type) || type instanceof DateType;
   }
@@ -199,19 +200,50 @@ public class PackColumns extends ProjectExec {
     return type instanceof TimestampType || type instanceof TimestampNTZType;
   }
 
-  public static class Rows extends scala.collection.AbstractIterator {
+  /** Spark's rows, all of one length, in an array. */
+  private static final class Table {
+    final byte[] bytes;
+    final int stride;
+    private final long first;
+    private final int fields;
+
+    Table(byte[] bytes, int from, int stride, int fields) {
+      this.bytes = bytes;
+      this.stride = stride;
+      this.fields = UnsafeRow.calculateBitSetWidthInBytes(fields);
+      first = Platform.BYTE_ARRAY_OFFSET + from;
+    }
+
+    long row(int place) {
+      return first + (long) place * stride;
+    }
+
+    long field(int place, int field) {
+      return row(place) + fields + 8L * field;
+    }
+
+    void setNull(int place, int field) {
+      org.apache.spark.unsafe.bitset.BitSetMethods.set(bytes, row(place), field);
+    }
+  }
+
+  /**
+   * The rows one by one, or, for who takes packed columns apart from the others, as many at once as are encoded together: `choose`, then
+   * `pack` and `keep` or `row`, then `used`.
+   */
+  public static final class Rows extends scala.collection.AbstractIterator {
     private final scala.collection.Iterator batches;
+    private final Seq given;
     private final SQLMetric rowsGiven;
-    private final BasePredicate chosen;
+    private final BasePredicate condition;
     private final Packed[] packed;
     private final int[] kept;  // in a batch, of each field; -1 for a packed one
-    private final UnsafeProjection joining;  // null where all that is kept beside packed columns is numbers, which the buffer holds
+    private final UnsafeProjection joining;  // null where all that is kept beside packed columns is numbers, which the table holds
     private final JoinedRow joined = new JoinedRow();
     private final UnsafeRow row;
-    private final int stride;
-    private final byte[] buffer;
-    private final int[] all;  // rows of a slice that the condition holds for
-    private final int[] some;  // of these, those that a guard holds for
+    private final Table table;
+    private final int[] chosen;  // rows of a slice that the condition holds for
+    private final int[] guarded;  // of these, those that a guard holds for
     private final int[] places;
     private final int[] theirs;
     private final boolean[] fits;
@@ -224,11 +256,12 @@ public class PackColumns extends ProjectExec {
 
     Rows(Partition of, int partition, scala.collection.Iterator batches) {
       this.batches = batches;
+      given = of.given;
       rowsGiven = of.count;
       left = of.limit;
-      chosen = of.predicate(of.condition, partition);
+      condition = of.predicate(of.condition, partition);
       boolean narrow = true;
-      for (Object one : of.columns) narrow &= one instanceof Alias || isNarrow(((Attribute) one).dataType());
+      for (Object one : of.columns) narrow &= one instanceof Alias || isNumber(((Attribute) one).dataType());
       List fields = new ArrayList(), inputs = Lists.list(of.given), outputs = new ArrayList(), encodes = new ArrayList();
       for (Object one : of.columns) {
         outputs.add(((NamedExpression) one).toAttribute());
@@ -238,22 +271,22 @@ public class PackColumns extends ProjectExec {
       joining = narrow ? null : UnsafeProjection.create(Lists.seq(outputs), Lists.seq(inputs));
       row = new UnsafeRow(fields.size());
       kept = new int[fields.size()];
-      int size = UnsafeRow.calculateBitSetWidthInBytes(kept.length) + 8 * kept.length;
+      int stride = UnsafeRow.calculateBitSetWidthInBytes(kept.length) + 8 * kept.length;
       for (int i = 0; i < kept.length; i++) {
         kept[i] = fields.get(i) instanceof Alias ? -1 : place((Expression) fields.get(i), of.given);
         if (kept[i] >= 0) continue;
         Packed one = new Packed((Encode) ((Alias) fields.get(i)).child(), of, partition);
+        one.column = of.columns.indexOf(fields.get(i));
         one.slot = i;
-        one.at = size;
-        size += ByteArrayMethods.roundNumberOfBytesToNearestWord(one.encoder.bytes());
+        one.at = stride;
+        stride += ByteArrayMethods.roundNumberOfBytesToNearestWord(one.encoder.bytes());
         encodes.add(one);
       }
       packed = (Packed[]) encodes.toArray(new Packed[0]);
-      stride = size;
       int most = Math.max(1, Math.min(BYTES / stride, 1024));
-      buffer = new byte[Math.multiplyExact(most, stride)];
-      all = new int[most];
-      some = new int[most];
+      table = new Table(new byte[Math.multiplyExact(most, stride)], 0, stride, kept.length);
+      chosen = new int[most];
+      guarded = new int[most];
       theirs = new int[most];
       fits = new boolean[most];
       places = new int[most];
@@ -261,6 +294,41 @@ public class PackColumns extends ProjectExec {
     }
 
     public boolean hasNext() {
+      if (at < count) return true;
+      if (!choose(chosen.length)) return false;
+      Arrays.fill(table.bytes, 0, count * table.stride, (byte) 0);
+      for (Packed one : packed) {
+        pack(one, table.bytes, one.at, table.stride);
+        long where = (long) one.at << 32 | one.encoder.bytes();
+        for (int i = 0; i < count; i++) {
+          if (fits[i]) Platform.putLong(table.bytes, table.field(i, one.slot), where);
+          else table.setNull(i, one.slot);
+        }
+      }
+      for (int field = 0; field < kept.length; field++) if (kept[field] >= 0) keep(table, field, batch.column(kept[field]));
+      return true;
+    }
+
+    public Object next() {
+      if (!hasNext()) throw new java.util.NoSuchElementException();
+      row.pointTo(table.bytes, table.row(at), table.stride);
+      InternalRow beside = joining == null ? null : row(at);
+      at++;
+      return joining == null ? row : joining.apply(joined.apply(beside, row));
+    }
+
+    /** The columns that rows are chosen of. */
+    Seq given() {
+      return given;
+    }
+
+    /** Whether all that is kept is numbers. */
+    boolean isNarrow() {
+      return joining == null;
+    }
+
+    /** Chooses rows, no more than so many, where those chosen last are used; whether there are any. */
+    boolean choose(int most) {
       while (at == count) {
         if (left == 0) return false;
         if (batch == null || end == batch.numRows()) {
@@ -270,80 +338,97 @@ public class PackColumns extends ProjectExec {
           batch = (ColumnarBatch) batches.next();
           end = 0;
         }
-        fill();
+        begin = end;
+        end = Math.min(begin + Math.min(most, chosen.length), batch.numRows());
+        at = 0;
+        count = 0;
+        for (int i = 0; i < end - begin && count < left; i++) {
+          if (condition == null || condition.eval(batch.getRow(begin + i))) chosen[count++] = i;
+        }
+        left -= count;
+        rowsGiven.add(count);
       }
       return true;
     }
 
-    public Object next() {
-      if (!hasNext()) throw new java.util.NoSuchElementException();
-      row.pointTo(buffer, Platform.BYTE_ARRAY_OFFSET + (long) at * stride, stride);
-      InternalRow beside = joining == null ? null : batch.getRow(begin + all[at]);
-      at++;
-      return joining == null ? row : joining.apply(joined.apply(beside, row));
+    /** How many rows are chosen. */
+    int count() {
+      return count;
     }
 
-    private void fill() {
-      begin = end;
-      end = Math.min(begin + all.length, batch.numRows());
-      at = 0;
-      count = 0;
-      for (int i = 0; i < end - begin && count < left; i++) if (chosen == null || chosen.eval(batch.getRow(begin + i))) all[count++] = i;
-      left -= count;
-      rowsGiven.add(count);
-      Arrays.fill(buffer, 0, count * stride, (byte) 0);
-      for (Packed one : packed) pack(one);
-      for (int field = 0; field < kept.length; field++) if (kept[field] >= 0) keep(field, batch.column(kept[field]));
+    /** One of the chosen rows, of the given columns. */
+    InternalRow row(int place) {
+      return batch.getRow(begin + chosen[place]);
     }
 
-    private void pack(Packed one) {
-      int[] rows = all, to = places;
+    void used() {
+      at = count;
+    }
+
+    /** Bytes that a row takes in a column that is packed. */
+    int width(int column) {
+      return packed(column).encoder.bytes();
+    }
+
+    /** A packed column of the chosen rows, row after row; which of them hold something to score. Valid until the next call. */
+    boolean[] pack(int column, byte[] to, int from) {
+      Packed one = packed(column);
+      int width = one.encoder.bytes();
+      Arrays.fill(to, from, from + count * width, (byte) 0);
+      pack(one, to, from, width);
+      return fits;
+    }
+
+    /** The numbers that are kept of the chosen rows: as Spark's rows, every `stride` bytes one, of so many fields; the others are NULL. */
+    void keep(byte[] to, int from, int stride, int fields) {
+      Table rows = new Table(to, from, stride, fields);
+      int size = UnsafeRow.calculateBitSetWidthInBytes(fields) + 8 * fields;
+      for (int i = 0, begin = from; i < count; i++, begin += stride) Arrays.fill(to, begin, begin + size, (byte) 0);
+      int field = 0;
+      for (int place : kept) if (place >= 0) keep(rows, field++, batch.column(place));
+      for (; field < fields; field++) for (int i = 0; i < count; i++) rows.setNull(i, field);
+    }
+
+    private Packed packed(int column) {
+      for (Packed one : packed) if (one.column == column) return one;
+      throw new IllegalArgumentException("Column " + column + " is not packed.");
+    }
+
+    private void pack(Packed one, byte[] to, int from, int stride) {
+      int[] rows = chosen, where = places;
       int n = count;
       Arrays.fill(fits, 0, count, one.guard == null);
       if (one.guard != null) {
         n = 0;
         for (int i = 0; i < count; i++) {
-          if (!one.guard.eval(batch.getRow(begin + all[i]))) continue;
-          some[n] = all[i];
+          if (!one.guard.eval(row(i))) continue;
+          guarded[n] = chosen[i];
           theirs[n++] = i;
           fits[i] = true;
         }
-        rows = some;
-        to = theirs;
+        rows = guarded;
+        where = theirs;
       }
       for (int part = 0; part < one.from.length; part++) {
         ColumnVector column = one.from[part] < 0 ? one.constants[part] : batch.column(one.from[part]);
-        one.encoder.column(buffer, Platform.BYTE_ARRAY_OFFSET + one.at, stride, part, column, begin, end - begin, rows, to, n, fits);
-      }
-      long where = (long) one.at << 32 | one.encoder.bytes();
-      for (int i = 0; i < count; i++) {
-        if (fits[i]) Platform.putLong(buffer, field(i, one.slot), where);
-        else setNull(i, one.slot);
+        one.encoder.column(to, Platform.BYTE_ARRAY_OFFSET + from, stride, part, column, begin, end - begin, rows, where, n, fits);
       }
     }
 
-    private long field(int place, int field) {
-      return Platform.BYTE_ARRAY_OFFSET + (long) place * stride + UnsafeRow.calculateBitSetWidthInBytes(kept.length) + 8L * field;
-    }
-
-    private void setNull(int place, int field) {
-      org.apache.spark.unsafe.bitset.BitSetMethods.set(buffer, Platform.BYTE_ARRAY_OFFSET + (long) place * stride, field);
-    }
-
-    private void keep(int field, ColumnVector column) {
+    private void keep(Table rows, int field, ColumnVector column) {
       DataType type = column.dataType();
       boolean nulls = column.hasNull();
       for (int i = 0; i < count; i++) {
-        int from = begin + all[i];
-        long where = field(i, field);
-        if (nulls && column.isNullAt(from)) setNull(i, field);
-        else if (type instanceof DoubleType) Platform.putDouble(buffer, where, column.getDouble(from));
-        else if (type instanceof FloatType) Platform.putFloat(buffer, where, column.getFloat(from));
-        else if (type instanceof LongType || isMoment(type)) Platform.putLong(buffer, where, column.getLong(from));
-        else if (type instanceof IntegerType || type instanceof DateType) Platform.putInt(buffer, where, column.getInt(from));
-        else if (type instanceof ShortType) Platform.putShort(buffer, where, column.getShort(from));
-        else if (type instanceof ByteType) Platform.putByte(buffer, where, column.getByte(from));
-        else Platform.putBoolean(buffer, where, column.getBoolean(from));
+        int from = begin + chosen[i];
+        long where = rows.field(i, field);
+        if (nulls && column.isNullAt(from)) rows.setNull(i, field);
+        else if (type instanceof DoubleType) Platform.putDouble(rows.bytes, where, column.getDouble(from));
+        else if (type instanceof FloatType) Platform.putFloat(rows.bytes, where, column.getFloat(from));
+        else if (type instanceof LongType || isMoment(type)) Platform.putLong(rows.bytes, where, column.getLong(from));
+        else if (type instanceof IntegerType || type instanceof DateType) Platform.putInt(rows.bytes, where, column.getInt(from));
+        else if (type instanceof ShortType) Platform.putShort(rows.bytes, where, column.getShort(from));
+        else if (type instanceof ByteType) Platform.putByte(rows.bytes, where, column.getByte(from));
+        else Platform.putBoolean(rows.bytes, where, column.getBoolean(from));
       }
     }
   }

@@ -1,12 +1,22 @@
 package dlsql;
 
+import com.google.flatbuffers.FlatBufferBuilder;
+import java.io.DataOutputStream;
+import java.io.IOException;
 import java.net.StandardSocketOptions;
+import java.nio.ByteBuffer;
+import java.nio.channels.Channels;
 import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.List;
-import java.util.Queue;
-import java.util.concurrent.ConcurrentLinkedQueue;
-import org.apache.spark.ContextAwareIterator;
+import org.apache.arrow.flatbuf.Buffer;
+import org.apache.arrow.flatbuf.FieldNode;
+import org.apache.arrow.flatbuf.MessageHeader;
+import org.apache.arrow.flatbuf.RecordBatch;
+import org.apache.arrow.vector.VectorSchemaRoot;
+import org.apache.arrow.vector.ipc.ArrowStreamWriter;
+import org.apache.arrow.vector.ipc.WriteChannel;
+import org.apache.arrow.vector.ipc.message.IpcOption;
+import org.apache.arrow.vector.ipc.message.MessageSerializer;
 import org.apache.spark.TaskContext;
 import org.apache.spark.api.python.BasePythonRunner;
 import org.apache.spark.api.python.ChainedPythonFunctions;
@@ -14,9 +24,6 @@ import org.apache.spark.api.python.PythonWorker;
 import org.apache.spark.rdd.RDD;
 import org.apache.spark.sql.catalyst.InternalRow;
 import org.apache.spark.sql.catalyst.expressions.*;
-import org.apache.spark.sql.catalyst.expressions.codegen.GenerateUnsafeRowJoiner$;
-import org.apache.spark.sql.catalyst.expressions.codegen.UnsafeRowJoiner;
-import org.apache.spark.sql.catalyst.types.DataTypeUtils;
 import org.apache.spark.sql.execution.SparkPlan;
 import org.apache.spark.sql.execution.metric.SQLMetric;
 import org.apache.spark.sql.execution.metric.SQLMetrics;
@@ -37,7 +44,6 @@ import scala.collection.immutable.Seq;
  * it does for blocks, Spark's own operator does row by row, in sessions that have not been taught the language.
  */
 public class Predict extends ArrowEvalPythonExec {
-  private static final int BYTES = 4 << 20;  // of a block at most: large enough that its journey costs nothing, small enough for caches
   private static final String SCORED = "rowsScored";
 
   private final SQLMetric scored;
@@ -137,7 +143,9 @@ public class Predict extends ArrowEvalPythonExec {
 
     public Object apply(Object given) {
       TaskContext context = TaskContext.get();
-      Blocks blocks = new Blocks(this, new ContextAwareIterator(context, (scala.collection.Iterator) given), context);
+      List fields = Lists.list(kept);
+      for (int i = 0; i < arguments.length; i++) fields.add(Literal.create(null, BinaryType$.MODULE$));  // for the outputs
+      Blocks blocks = new Blocks(fields, this.given, places, rows, (scala.collection.Iterator) given, context);
       EvalPythonExec.ArgumentMetadata[][] offsets = new EvalPythonExec.ArgumentMetadata[arguments.length][];
       for (int i = 0; i < offsets.length; i++) {
         offsets[i] = new EvalPythonExec.ArgumentMetadata[] {new EvalPythonExec.ArgumentMetadata(arguments[i], scala.Option.empty(), false)};
@@ -149,8 +157,11 @@ public class Predict extends ArrowEvalPythonExec {
     }
   }
 
-  /** Spark's, at once: its few small messages before a query's few rows wait for one another's receipts, which TCP puts off by 40 ms. */
-  public static class Runner extends ArrowPythonWithNamedArgumentRunner {
+  /**
+   * Spark's, at once and from where the blocks lie. Its few small messages before a query's few rows wait for one another's receipts, which TCP
+   * puts off by 40 ms; its writer of batches clears a vector, and copies a block four times.
+   */
+  public static final class Runner extends ArrowPythonWithNamedArgumentRunner {
     Runner(Task task, EvalPythonExec.ArgumentMetadata[][] offsets, StructType types) {
       super(task.calls, task.evalType, offsets, types, task.timeZone, false, task.conf, task.metrics, task.artifacts, scala.Option.empty());
     }
@@ -160,149 +171,58 @@ public class Predict extends ArrowEvalPythonExec {
       try {
         java.nio.channels.SocketChannel channel = worker.channel();
         if (channel.supportedOptions().contains(StandardSocketOptions.TCP_NODELAY)) channel.setOption(StandardSocketOptions.TCP_NODELAY, Boolean.TRUE);
-      } catch (java.io.IOException e) {
+      } catch (IOException e) {
         throw new java.io.UncheckedIOException(e);
       }
       return super.newWriter(env, worker, blocks, partition, context);
     }
-  }
 
-  /** Of a block that went to Python: how many rows it is of, whether any come after it, and which of them hold something to score. */
-  public static final class Marks {
-    int rows;
-    boolean last;
-    final int[] missing;  // by packed column: how many rows hold nothing
-    final java.util.BitSet[] empty;  // which they are
-
-    Marks(int columns) {
-      missing = new int[columns];
-      empty = new java.util.BitSet[columns];
-    }
-
-    void miss(int column) {
-      if (missing[column]++ == 0) empty[column] = new java.util.BitSet();
-      empty[column].set(rows);
-    }
-
-    boolean holds(int column, int row) {
-      return missing[column] == 0 || !empty[column].get(row);
-    }
-  }
-
-  /** Rows to blocks, each of them the one row of a batch. Where Spark feeds Python from a thread of its own, this runs there. */
-  public static class Blocks extends scala.collection.AbstractIterator {
-    final Queue sent = new ConcurrentLinkedQueue();
-    final Waiting waiting;  // what is kept of the rows that were sent; null for nothing
-
-    private final Task task;
-    private final scala.collection.Iterator rows;
-    private final UnsafeProjection keeping;
-    private final byte[][] held;
-
-    Blocks(Task task, scala.collection.Iterator rows, TaskContext context) {
-      this.task = task;
-      this.rows = rows;
-      held = new byte[task.places.length][1 << 12];
-      keeping = UnsafeProjection.create(task.kept, task.given);
-      waiting = task.kept.isEmpty() ? null : new Waiting(task.kept.size(), context);
-    }
-
-    public boolean hasNext() {
-      return rows.hasNext();
-    }
-
-    public Object next() {
-      int columns = held.length, most = 0;
-      int[] sizes = new int[columns];
-      Marks marks = new Marks(columns);
-      while (marks.rows < task.rows && most < BYTES && rows.hasNext()) {
-        UnsafeRow row = (UnsafeRow) rows.next();
-        for (int i = 0; i < columns; i++) {
-          if (row.isNullAt(task.places[i])) {
-            marks.miss(i);
-            continue;
-          }
-          long where = row.getLong(task.places[i]);  // of bytes: where they lie in the row, and how many they are
-          int length = (int) where;
-          if (sizes[i] + length > held[i].length) held[i] = Arrays.copyOf(held[i], grown(held[i].length, length));
-          Encoder.copy(row.getBaseObject(), row.getBaseOffset() + (where >>> 32), held[i], sizes[i], length);
-          sizes[i] += length;
-          if (sizes[i] > most) most = sizes[i];
-        }
-        if (waiting != null) waiting.add(keeping.apply(row));
-        marks.rows++;
+    public boolean writeNextBatchToArrowStream(VectorSchemaRoot root, ArrowStreamWriter writer, DataOutputStream out,
+        scala.collection.Iterator blocks) {
+      if (!blocks.hasNext()) return super.writeNextBatchToArrowStream(root, writer, out, blocks);  // ends the stream
+      int before = out.size();
+      try {
+        write((ByteBuffer[]) blocks.next(), out);
+      } catch (IOException e) {
+        throw new java.io.UncheckedIOException(e);
       }
-      if (waiting != null) waiting.flush();
-      marks.last = !rows.hasNext();
-      sent.add(marks);
-      Object[] block = new Object[columns];
-      // Where the block is full its bytes go as they are: Spark has copied them before it asks for the next.
-      for (int i = 0; i < columns; i++) block[i] = sizes[i] == held[i].length ? held[i] : Arrays.copyOf(held[i], sizes[i]);
-      return scala.collection.Iterator$.MODULE$.single(new GenericInternalRow(block));
+      ((SQLMetric) pythonMetrics().apply("pythonDataSent")).add(out.size() - before);
+      return true;
     }
 
-    /** The next size of a buffer for rows of a length: of a full block in the end. */
-    private int grown(int size, int length) {
-      long rows = Math.min(task.rows, (BYTES + length - 1) / length);
-      return (int) Math.min(Math.max(4L * size, length), rows * length);
-    }
-  }
-
-  /** Spark's queue, which spills, of rows in bunches: its lock and its calls for each row were 8 % of a profile's samples. */
-  static final class Waiting implements org.apache.spark.util.TaskCompletionListener {
-    private static final int HEAD = 16;  // of a row of one BINARY: no NULL, and where its bytes lie
-    private static final int BUNCH = 1 << 15;
-
-    private final HybridRowQueue queue;
-    private final UnsafeRow bunch = new UnsafeRow(1);
-    private byte[] rows = new byte[BUNCH];  // each after its length
-    private int filled = HEAD;
-    private final UnsafeRow row;
-    private UnsafeRow taken;
-    private int at;
-    private int end;
-
-    Waiting(int fields, TaskContext context) {
-      queue = HybridRowQueue.apply(context.taskMemoryManager(), 1);
-      row = new UnsafeRow(fields);
-      context.addTaskCompletionListener(this);
-    }
-
-    public void onTaskCompletion(TaskContext context) {
-      queue.close();
-    }
-
-    void add(UnsafeRow one) {
-      int size = one.getSizeInBytes();
-      if (filled > HEAD && filled + 8 + size > rows.length) flush();
-      if (filled + 8 + size > rows.length) rows = new byte[Math.addExact(filled + 8, size)];
-      Platform.putLong(rows, Platform.BYTE_ARRAY_OFFSET + filled, size);
-      Encoder.copy(one.getBaseObject(), one.getBaseOffset(), rows, filled + 8, size);
-      filled += 8 + size;
-    }
-
-    /** Lets the other side have the rows that were added. */
-    void flush() {
-      if (filled == HEAD) return;
-      Platform.putLong(rows, Platform.BYTE_ARRAY_OFFSET + 8, (long) HEAD << 32 | filled - HEAD);
-      bunch.pointTo(rows, filled);
-      queue.add(bunch);
-      filled = HEAD;
-      if (rows.length > BUNCH) rows = new byte[BUNCH];
-    }
-
-    /** The next row, until the one after it is taken. */
-    UnsafeRow remove() {
-      if (at == end) {
-        taken = (UnsafeRow) queue.remove();
-        at = HEAD;
-        end = taken.getSizeInBytes();
+    /** A batch of one row: of each column no mark of NULL, where its bytes begin and end, and these. */
+    private static void write(ByteBuffer[] row, DataOutputStream out) throws IOException {
+      FlatBufferBuilder made = new FlatBufferBuilder();
+      RecordBatch.startNodesVector(made, row.length);
+      for (int i = 0; i < row.length; i++) FieldNode.createFieldNode(made, 1, 0);
+      int nodes = made.endVector();
+      long size = 0;
+      for (ByteBuffer bytes : row) size += 8 + padded(bytes);
+      RecordBatch.startBuffersVector(made, 3 * row.length);
+      long at = size;
+      for (int i = row.length - 1; i >= 0; i--) {  // it builds from the end
+        at -= padded(row[i]);
+        Buffer.createBuffer(made, at, row[i].remaining());
+        at -= 8;
+        Buffer.createBuffer(made, at, 8);
+        Buffer.createBuffer(made, at, 0);
       }
-      long where = taken.getBaseOffset() + at;
-      int size = (int) Platform.getLong(taken.getBaseObject(), where);
-      row.pointTo(taken.getBaseObject(), where + 8, size);
-      at += 8 + size;
-      return row;
+      int buffers = made.endVector();
+      RecordBatch.startRecordBatch(made);
+      RecordBatch.addLength(made, 1);
+      RecordBatch.addNodes(made, nodes);
+      RecordBatch.addBuffers(made, buffers);
+      ByteBuffer head = MessageSerializer.serializeMessage(made, MessageHeader.RecordBatch, RecordBatch.endRecordBatch(made), size, IpcOption.DEFAULT);
+      MessageSerializer.writeMessageBuffer(new WriteChannel(Channels.newChannel(out)), head.remaining(), head);
+      for (ByteBuffer bytes : row) {
+        out.writeLong(Long.reverseBytes((long) bytes.remaining() << 32));  // 0 and the length, the lowest byte first
+        out.write(bytes.array(), 0, bytes.remaining());
+        out.write(new byte[8], 0, padded(bytes) - bytes.remaining());
+      }
+    }
+
+    private static int padded(ByteBuffer bytes) {
+      return ByteArrayMethods.roundNumberOfBytesToNearestWord(bytes.remaining());
     }
   }
 
@@ -311,14 +231,14 @@ public class Predict extends ArrowEvalPythonExec {
     private final Task task;
     private final Blocks blocks;
     private final scala.collection.Iterator answers;
-    private final UnsafeRowJoiner joiner;
-    private final UnsafeRow found;
+    private final UnsafeRow row;
+    private final int first;  // the field of the first output
     private final byte[][] outputs;  // of a block
     private final int[] widths;
     private final int[] places;
-    private byte[] buffer;  // of the found row: marks of NULL, where each output lies and how long it is, the outputs
-    private final int[] slots;
-    private Marks marks = new Marks(0);
+    private byte[] buffer = new byte[0];  // of the row
+    private int room;  // that the outputs take in it
+    private Blocks.Marks marks = new Blocks.Marks(0);
     private int at;
 
     Rows(Task task, Blocks blocks, scala.collection.Iterator answers) {
@@ -326,14 +246,11 @@ public class Predict extends ArrowEvalPythonExec {
       this.blocks = blocks;
       this.answers = answers;
       int calls = task.arguments.length;
-      StructType kept = DataTypeUtils.fromAttributes(task.kept), given = new StructType();
-      for (int i = 0; i < calls; i++) given = given.add("_" + i, BinaryType$.MODULE$);
-      joiner = GenerateUnsafeRowJoiner$.MODULE$.create(kept, given);
-      found = new UnsafeRow(calls);
+      first = task.kept.size();
+      row = new UnsafeRow(first + calls);
       outputs = new byte[calls][];
       widths = new int[calls];
       places = new int[calls];
-      slots = new int[calls];
     }
 
     public boolean hasNext() {
@@ -342,35 +259,43 @@ public class Predict extends ArrowEvalPythonExec {
 
     public Object next() {
       if (at == marks.rows) load();
-      found.pointTo(buffer, buffer.length);
+      UnsafeRow kept = blocks.kept();
+      int size = kept.getSizeInBytes();
+      if (buffer.length < size + room) buffer = new byte[2 * (size + room)];
+      Encoder.copy(kept.getBaseObject(), kept.getBaseOffset(), buffer, 0, size);
+      row.pointTo(buffer, size);
       for (int i = 0; i < outputs.length; i++) {
-        if (!marks.holds(task.arguments[i], at)) {
-          found.setNullAt(i);
-          continue;
-        }
-        found.setNotNullAt(i);
-        found.setLong(i, (long) slots[i] << 32 | widths[i]);
-        System.arraycopy(outputs[i], places[i], buffer, slots[i], widths[i]);
-        places[i] += widths[i];
+        if (!marks.holds(task.arguments[i], at)) continue;
+        int width = widths[i], end = size + ByteArrayMethods.roundNumberOfBytesToNearestWord(width);
+        if (end > size) Platform.putLong(buffer, Platform.BYTE_ARRAY_OFFSET + end - 8, 0);
+        System.arraycopy(outputs[i], places[i], buffer, size, width);
+        row.setNotNullAt(first + i);
+        Platform.putLong(buffer, field(first + i), (long) size << 32 | width);
+        places[i] += width;
+        size = end;
       }
+      row.pointTo(buffer, size);
       at++;
-      return blocks.waiting == null ? found : joiner.join(blocks.waiting.remove(), found);
+      return row;
+    }
+
+    private long field(int i) {
+      return Platform.BYTE_ARRAY_OFFSET + UnsafeRow.calculateBitSetWidthInBytes(row.numFields()) + 8L * i;
     }
 
     private void load() {
       ColumnarBatch batch = (ColumnarBatch) answers.next();
-      marks = (Marks) blocks.sent.remove();
+      marks = (Blocks.Marks) blocks.sent.remove();
       at = 0;
+      room = 0;
       for (int i = 0; i < outputs.length; i++) {
         int rows = marks.rows - marks.missing[task.arguments[i]];
         outputs[i] = batch.column(i).getBinary(0);
         widths[i] = rows == 0 ? 0 : outputs[i].length / rows;
         places[i] = 0;
+        room += ByteArrayMethods.roundNumberOfBytesToNearestWord(widths[i]);
         task.scored.add(rows);
       }
-      int size = UnsafeRow.calculateBitSetWidthInBytes(widths.length) + 8 * widths.length;
-      for (int i = 0; i < widths.length; size += ByteArrayMethods.roundNumberOfBytesToNearestWord(widths[i++])) slots[i] = size;
-      buffer = new byte[size];
       // Python's worker is free for others once it has said that this is all, which under a LIMIT nobody above asks for: it would be ended,
       // and each small query begin a new one, which takes 400 ms.
       if (marks.last) answers.hasNext();
