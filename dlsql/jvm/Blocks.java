@@ -174,7 +174,7 @@ public final class Blocks extends scala.collection.AbstractIterator {
     private int filled = HEAD;
     private final int fields;
     private final UnsafeRow row;
-    private UnsafeRow taken;
+    private byte[] taken = new byte[0];  // a copy of a bunch: row by row out of the queue's memory, Platform copies slowly
     private int at;
     private int end;
 
@@ -223,13 +223,14 @@ public final class Blocks extends scala.collection.AbstractIterator {
     /** The next row, until the one after it is taken. */
     UnsafeRow remove() {
       if (at == end) {
-        taken = (UnsafeRow) queue.remove();
+        UnsafeRow next = (UnsafeRow) queue.remove();
         at = HEAD;
-        end = taken.getSizeInBytes();
+        end = next.getSizeInBytes();
+        if (taken.length < end) taken = new byte[end];
+        Platform.copyMemory(next.getBaseObject(), next.getBaseOffset(), taken, Platform.BYTE_ARRAY_OFFSET, end);
       }
-      long where = taken.getBaseOffset() + at;
-      int size = (int) Platform.getLong(taken.getBaseObject(), where);
-      row.pointTo(taken.getBaseObject(), where + 8, size);
+      int size = (int) Platform.getLong(taken, Platform.BYTE_ARRAY_OFFSET + at);
+      row.pointTo(taken, Platform.BYTE_ARRAY_OFFSET + at + 8, size);
       at += 8 + size;
       return row;
     }
