@@ -347,10 +347,13 @@ public final class Encoder implements java.io.Serializable {
       double[] values = doubles(column, type, from, n);
       double mean = this.mean[part], scale = this.scale[part], bound = bounds[part];
       long first = start + at[part];
+      for (int i = 0; finite && i < count; i++) {
+        if (!isFinite(values[chosen[i]]) && !(nulls && column.isNullAt(from + chosen[i]))) fits[places[i]] = false;
+      }
+      for (int i = 0; i < n; i++) values[i] = (values[i] - mean) / scale;  // four at a time, by what HotSpot makes of so plain a loop
       for (int i = 0; i < count; i++) {
         if (nulls && column.isNullAt(from + chosen[i])) continue;
-        if (finite && !isFinite(values[chosen[i]])) fits[places[i]] = false;
-        Platform.putFloat(rows, first + (long) places[i] * stride, (float) bounded((values[chosen[i]] - mean) / scale, bound));
+        Platform.putFloat(rows, first + (long) places[i] * stride, (float) bounded(values[chosen[i]], bound));
       }
       return;
     }
