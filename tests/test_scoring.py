@@ -132,6 +132,38 @@ def test_columns_are_packed_as_rows_are(spark: SparkSession, odd: DataFrame, tmp
     assert len(found["true"]) == spark.sql(query).count()
 
 
+@pytest.mark.parametrize("different", [7, 500])  # written as a dictionary's words, and one by one
+def test_tensors_are_packed_from_where_they_lie(spark: SparkSession, database: str, tmp_path: Path, different: int) -> None:
+    tensors = np.random.default_rng(0).normal(size=(different, 6)).astype("<f4")
+    rows = [(i, None if i % 11 == 0 else bytearray(tensors[i % different].tobytes()), f"name {i}", i % 3) for i in range(500)]
+    stored = str(tmp_path / "tensors")
+    spark.createDataFrame(rows, "id int, x binary, name string, label int").repartition(2).write.parquet(stored)
+    spark.read.parquet(stored).createOrReplaceTempView("given")
+    shape = "model_type = 'dnn_classifier', module = 'mlp', reshape = MAP('x', [6]), max_iterations = 1"
+    for model in ("one", "other"):
+        spark.sql(f"CREATE MODEL {model} OPTIONS ({shape}) AS SELECT x, label FROM given WHERE x IS NOT NULL")
+    queries = (
+        "SELECT id, name, PREDICT_PROBA('one', x) AS y, CASE WHEN id % 4 = 1 THEN PREDICT_PROBA('other', x) END AS z FROM given WHERE id % 7 <> 2",
+        "SELECT id, PREDICT_PROBA('one', x) AS y FROM given",
+    )
+
+    def answers(query: str, settings: dict[str, str]) -> list[str]:
+        for key, value in settings.items():
+            spark.conf.set(key, value)
+        try:
+            return sorted(map(str, spark.sql(query).collect()))
+        finally:
+            for key in settings:
+                spark.conf.unset(key)
+
+    batch = "spark.sql.execution.arrow.maxRecordsPerBatch"
+    for query in queries:
+        by_row = answers(query, {"spark.sql.parquet.enableVectorizedReader": "false"})
+        for settings in ({}, {batch: "1"}, {batch: "7"}, {"spark.sql.columnVector.offheap.enabled": "true"}):
+            assert answers(query, settings) == by_row, settings
+        assert sum("y=None" in row for row in by_row) == spark.sql(f"SELECT * FROM ({query}) WHERE id % 11 = 0").count()
+
+
 def test_a_cached_table_gives_columns_too(spark: SparkSession, database: str) -> None:
     spark.sql("CREATE TABLE numbers AS SELECT id, nullif(id % 5, 3) AS a, sin(id) AS b, CAST(id % 2 AS INT) AS label FROM range(3000)")
     spark.sql("CREATE MODEL m OPTIONS (model_type = 'linear_regressor', max_iterations = 1) AS SELECT a, b, label FROM numbers")
