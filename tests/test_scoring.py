@@ -159,7 +159,7 @@ def test_tensors_are_packed_from_where_they_lie(spark: SparkSession, database: s
     batch = "spark.sql.execution.arrow.maxRecordsPerBatch"
     for query in queries:
         by_row = answers(query, {"spark.sql.parquet.enableVectorizedReader": "false"})
-        for settings in ({}, {batch: "1"}, {batch: "7"}, {"spark.sql.columnVector.offheap.enabled": "true"}):
+        for settings in ({}, {batch: "0"}, {batch: "-1"}, {batch: "1"}, {batch: "7"}, {"spark.sql.columnVector.offheap.enabled": "true"}):
             assert answers(query, settings) == by_row, settings
         assert sum("y=None" in row for row in by_row) == spark.sql(f"SELECT * FROM ({query}) WHERE id % 11 = 0").count()
 

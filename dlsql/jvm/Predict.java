@@ -110,7 +110,7 @@ public class Predict extends ArrowEvalPythonExec {
     task.output = output();
     task.places = new int[packed.size()];
     for (int i = 0; i < task.places.length; i++) task.places[i] = Lists.list(task.given).indexOf(packed.get(i));
-    task.rows = conf().arrowMaxRecordsPerBatch();
+    task.rows = conf().arrowMaxRecordsPerBatch() > 0 ? conf().arrowMaxRecordsPerBatch() : Integer.MAX_VALUE;  // as Spark reads it: no limit
     task.timeZone = conf().sessionLocalTimeZone();
     task.conf = ArrowPythonRunner.getPythonRunnerConfMap(conf());
     task.metrics = pythonMetrics();
@@ -261,7 +261,7 @@ public class Predict extends ArrowEvalPythonExec {
       if (at == marks.rows) load();
       UnsafeRow kept = blocks.kept();
       int size = kept.getSizeInBytes();
-      if (buffer.length < size + room) buffer = new byte[2 * (size + room)];
+      if (buffer.length < size + room) buffer = new byte[Math.addExact(size, room)];
       Encoder.copy(kept.getBaseObject(), kept.getBaseOffset(), buffer, 0, size);
       row.pointTo(buffer, size);
       for (int i = 0; i < outputs.length; i++) {
