@@ -12,6 +12,7 @@ import org.apache.spark.sql.catalyst.expressions.Literal;
 import org.apache.spark.sql.catalyst.expressions.UnsafeProjection;
 import org.apache.spark.sql.catalyst.expressions.UnsafeRow;
 import org.apache.spark.sql.execution.python.HybridRowQueue;
+import org.apache.spark.sql.types.BinaryType$;
 import org.apache.spark.unsafe.Platform;
 import scala.collection.immutable.Seq;
 
@@ -20,7 +21,7 @@ import scala.collection.immutable.Seq;
  * its own, this runs there. What is kept of the rows waits meanwhile, in their order.
  */
 public final class Blocks extends scala.collection.AbstractIterator {
-  private static final int BYTES = 4 << 20;  // of a block at most: large enough that its journey costs nothing, small enough for caches
+  private static final int BYTES = 4 << 20;  // of a packed column in a block, about: large enough that its journey costs nothing, small enough for caches
 
   final Queue sent = new ConcurrentLinkedQueue();  // the Marks of each block
 
@@ -31,18 +32,19 @@ public final class Blocks extends scala.collection.AbstractIterator {
   private final int most;  // rows of a block
   private final byte[][] held;
   private final int[] sizes;
-  private final int fields;  // that are kept
-  private final UnsafeProjection keeping;
+  private final int fields;  // of what is kept
+  private final UnsafeProjection keeping;  // null where slices keep numbers by themselves
   private final UnsafeRow nothing;  // what is kept of each row where nothing of it is
   private final Waiting waiting;
 
   /**
-   * @param kept what is kept of a row: columns of it, and after these NULLs.
+   * @param kept the columns that are kept of a row.
+   * @param outputs how many fields of NULL stand after them in what is kept.
    * @param given the columns of a row.
    * @param places where among these the packed ones stand.
    * @param most rows of a block.
    */
-  Blocks(List kept, Seq given, int[] places, int most, scala.collection.Iterator rows, TaskContext context) {
+  Blocks(Seq kept, int outputs, Seq given, int[] places, int most, scala.collection.Iterator rows, TaskContext context) {
     this.context = context;
     this.places = places;
     this.most = most;
@@ -50,9 +52,11 @@ public final class Blocks extends scala.collection.AbstractIterator {
     slices = rows instanceof PackColumns.Rows ? (PackColumns.Rows) rows : null;
     held = new byte[places.length][1 << 12];
     sizes = new int[places.length];
-    fields = kept.size();
-    keeping = UnsafeProjection.create(Lists.seq(kept), slices == null ? given : slices.given());
-    boolean any = !(kept.get(0) instanceof Literal);
+    fields = kept.size() + outputs;
+    List wanted = Lists.list(kept);
+    while (wanted.size() < fields) wanted.add(Literal.create(null, BinaryType$.MODULE$));
+    boolean any = !kept.isEmpty(), bySlice = any && slices != null && slices.isNarrow();
+    keeping = bySlice ? null : UnsafeProjection.create(Lists.seq(wanted), slices == null ? given : slices.given());
     nothing = any ? null : keeping.apply(InternalRow.empty());
     waiting = any ? new Waiting(fields, context) : null;
   }
@@ -125,7 +129,7 @@ public final class Blocks extends scala.collection.AbstractIterator {
         sizes[i] += width;
       }
     }
-    if (waiting != null && slice.isNarrow()) waiting.add(slice);
+    if (waiting != null && keeping == null) waiting.add(slice);
     else if (waiting != null) for (int row = 0; row < count; row++) waiting.add(keeping.apply(slice.row(row)));
     marks.rows += count;
     slice.used();
@@ -199,7 +203,7 @@ public final class Blocks extends scala.collection.AbstractIterator {
 
     /** A slice's rows of numbers. */
     void add(PackColumns.Rows slice) {
-      int size = UnsafeRow.calculateBitSetWidthInBytes(fields) + 8 * fields, stride = 8 + size;
+      int size = PackColumns.rowSize(fields), stride = 8 + size;
       reserve(Math.multiplyExact(slice.count(), stride));
       slice.keep(rows, filled + 8, stride, fields);
       for (int i = 0; i < slice.count(); i++, filled += stride) Platform.putLong(rows, Platform.BYTE_ARRAY_OFFSET + filled, size);

@@ -24,8 +24,8 @@ import scala.collection.immutable.Seq;
 
 /**
  * A projection that packs, with the limit and the filter below it, over a scan that gives columns: they are encoded one after the other,
- * some hundreds of rows at a time, and what comes out are Spark's rows, each of them a stretch of one buffer. The code that Spark generates
- * would take the columns apart into rows, allocate for each and copy it twice.
+ * some hundreds of rows at a time. What comes out are Spark's rows, each of them a stretch of one buffer; Predict takes those hundreds at once.
+ * The code that Spark generates would take the columns apart into rows, allocate for each and copy it twice.
  */
 public class PackColumns extends ProjectExec {
   private static final int BYTES = 1 << 16;  // of the rows that are encoded at once: they stay in the core's cache from column to column
@@ -200,17 +200,22 @@ public class PackColumns extends ProjectExec {
     return type instanceof TimestampType || type instanceof TimestampNTZType;
   }
 
+  /** Bytes of one of Spark's rows of so many fields, all of them numbers. */
+  static int rowSize(int fields) {
+    return UnsafeRow.calculateBitSetWidthInBytes(fields) + 8 * fields;
+  }
+
   /** Spark's rows, all of one length, in an array. */
   private static final class Table {
     final byte[] bytes;
-    final int stride;
+    private final int stride;
     private final long first;
-    private final int fields;
+    private final int head;  // bytes before a row's fields
 
     Table(byte[] bytes, int from, int stride, int fields) {
       this.bytes = bytes;
       this.stride = stride;
-      this.fields = UnsafeRow.calculateBitSetWidthInBytes(fields);
+      head = UnsafeRow.calculateBitSetWidthInBytes(fields);
       first = Platform.BYTE_ARRAY_OFFSET + from;
     }
 
@@ -219,7 +224,7 @@ public class PackColumns extends ProjectExec {
     }
 
     long field(int place, int field) {
-      return row(place) + fields + 8L * field;
+      return row(place) + head + 8L * field;
     }
 
     void setNull(int place, int field) {
@@ -233,15 +238,16 @@ public class PackColumns extends ProjectExec {
    */
   public static final class Rows extends scala.collection.AbstractIterator {
     private final scala.collection.Iterator batches;
-    private final Seq given;
-    private final SQLMetric rowsGiven;
+    private final Partition of;
     private final BasePredicate condition;
     private final Packed[] packed;
     private final int[] kept;  // in a batch, of each field; -1 for a packed one
-    private final UnsafeProjection joining;  // null where all that is kept beside packed columns is numbers, which the table holds
+    private final boolean narrow;  // all that is kept beside packed columns is numbers, which the table holds
+    private final int stride;
     private final JoinedRow joined = new JoinedRow();
     private final UnsafeRow row;
-    private final Table table;
+    private Table table;  // made for who takes row by row, as what joins to its rows what is not narrow
+    private UnsafeProjection joining;
     private final int[] chosen;  // rows of a slice that the condition holds for
     private final int[] guarded;  // of these, those that a guard holds for
     private final int[] places;
@@ -256,35 +262,30 @@ public class PackColumns extends ProjectExec {
 
     Rows(Partition of, int partition, scala.collection.Iterator batches) {
       this.batches = batches;
-      given = of.given;
-      rowsGiven = of.count;
+      this.of = of;
       left = of.limit;
       condition = of.predicate(of.condition, partition);
-      boolean narrow = true;
-      for (Object one : of.columns) narrow &= one instanceof Alias || isNumber(((Attribute) one).dataType());
-      List fields = new ArrayList(), inputs = Lists.list(of.given), outputs = new ArrayList(), encodes = new ArrayList();
-      for (Object one : of.columns) {
-        outputs.add(((NamedExpression) one).toAttribute());
-        if (one instanceof Alias) inputs.add(((NamedExpression) one).toAttribute());
-        if (one instanceof Alias || narrow) fields.add(one);
-      }
-      joining = narrow ? null : UnsafeProjection.create(Lists.seq(outputs), Lists.seq(inputs));
+      boolean numbers = true;
+      for (Object one : of.columns) numbers &= one instanceof Alias || isNumber(((Attribute) one).dataType());
+      narrow = numbers;
+      List fields = new ArrayList(), encodes = new ArrayList();
+      for (Object one : of.columns) if (one instanceof Alias || narrow) fields.add(one);
       row = new UnsafeRow(fields.size());
       kept = new int[fields.size()];
-      int stride = UnsafeRow.calculateBitSetWidthInBytes(kept.length) + 8 * kept.length;
+      int size = rowSize(kept.length);
       for (int i = 0; i < kept.length; i++) {
         kept[i] = fields.get(i) instanceof Alias ? -1 : place((Expression) fields.get(i), of.given);
         if (kept[i] >= 0) continue;
         Packed one = new Packed((Encode) ((Alias) fields.get(i)).child(), of, partition);
         one.column = of.columns.indexOf(fields.get(i));
         one.slot = i;
-        one.at = stride;
-        stride += ByteArrayMethods.roundNumberOfBytesToNearestWord(one.encoder.bytes());
+        one.at = size;
+        size += ByteArrayMethods.roundNumberOfBytesToNearestWord(one.encoder.bytes());
         encodes.add(one);
       }
       packed = (Packed[]) encodes.toArray(new Packed[0]);
+      stride = size;
       int most = Math.max(1, Math.min(BYTES / stride, 1024));
-      table = new Table(new byte[Math.multiplyExact(most, stride)], 0, stride, kept.length);
       chosen = new int[most];
       guarded = new int[most];
       theirs = new int[most];
@@ -293,12 +294,24 @@ public class PackColumns extends ProjectExec {
       for (int i = 0; i < most; i++) places[i] = i;
     }
 
+    private void open() {
+      table = new Table(new byte[Math.multiplyExact(chosen.length, stride)], 0, stride, kept.length);
+      if (narrow) return;
+      List inputs = Lists.list(of.given), outputs = new ArrayList();
+      for (Object one : of.columns) {
+        outputs.add(((NamedExpression) one).toAttribute());
+        if (one instanceof Alias) inputs.add(((NamedExpression) one).toAttribute());
+      }
+      joining = UnsafeProjection.create(Lists.seq(outputs), Lists.seq(inputs));
+    }
+
     public boolean hasNext() {
       if (at < count) return true;
       if (!choose(chosen.length)) return false;
-      Arrays.fill(table.bytes, 0, count * table.stride, (byte) 0);
+      if (table == null) open();
+      Arrays.fill(table.bytes, 0, count * stride, (byte) 0);
       for (Packed one : packed) {
-        pack(one, table.bytes, one.at, table.stride);
+        pack(one, table.bytes, one.at, stride);
         long where = (long) one.at << 32 | one.encoder.bytes();
         for (int i = 0; i < count; i++) {
           if (fits[i]) Platform.putLong(table.bytes, table.field(i, one.slot), where);
@@ -311,20 +324,20 @@ public class PackColumns extends ProjectExec {
 
     public Object next() {
       if (!hasNext()) throw new java.util.NoSuchElementException();
-      row.pointTo(table.bytes, table.row(at), table.stride);
-      InternalRow beside = joining == null ? null : row(at);
+      row.pointTo(table.bytes, table.row(at), stride);
+      InternalRow beside = narrow ? null : row(at);
       at++;
-      return joining == null ? row : joining.apply(joined.apply(beside, row));
+      return narrow ? row : joining.apply(joined.apply(beside, row));
     }
 
     /** The columns that rows are chosen of. */
     Seq given() {
-      return given;
+      return of.given;
     }
 
     /** Whether all that is kept is numbers. */
     boolean isNarrow() {
-      return joining == null;
+      return narrow;
     }
 
     /** Chooses rows, no more than so many, where those chosen last are used; whether there are any. */
@@ -346,7 +359,7 @@ public class PackColumns extends ProjectExec {
           if (condition == null || condition.eval(batch.getRow(begin + i))) chosen[count++] = i;
         }
         left -= count;
-        rowsGiven.add(count);
+        of.count.add(count);
       }
       return true;
     }
@@ -382,8 +395,8 @@ public class PackColumns extends ProjectExec {
     /** The numbers that are kept of the chosen rows: as Spark's rows, every `stride` bytes one, of so many fields; the others are NULL. */
     void keep(byte[] to, int from, int stride, int fields) {
       Table rows = new Table(to, from, stride, fields);
-      int size = UnsafeRow.calculateBitSetWidthInBytes(fields) + 8 * fields;
-      for (int i = 0, begin = from; i < count; i++, begin += stride) Arrays.fill(to, begin, begin + size, (byte) 0);
+      int size = rowSize(fields);
+      for (int i = 0; i < count; i++) Arrays.fill(to, from + i * stride, from + i * stride + size, (byte) 0);
       int field = 0;
       for (int place : kept) if (place >= 0) keep(rows, field++, batch.column(place));
       for (; field < fields; field++) for (int i = 0; i < count; i++) rows.setNull(i, field);

@@ -107,10 +107,10 @@ public class Predict extends ArrowEvalPythonExec {
     task.evalType = evalType();
     task.given = child().output();
     task.kept = Lists.seq(kept());
-    task.output = output();
     task.places = new int[packed.size()];
     for (int i = 0; i < task.places.length; i++) task.places[i] = Lists.list(task.given).indexOf(packed.get(i));
-    task.rows = conf().arrowMaxRecordsPerBatch() > 0 ? conf().arrowMaxRecordsPerBatch() : Integer.MAX_VALUE;  // as Spark reads it: no limit
+    int most = conf().arrowMaxRecordsPerBatch();
+    task.rows = most > 0 ? most : Integer.MAX_VALUE;  // as Spark reads it: no limit
     task.timeZone = conf().sessionLocalTimeZone();
     task.conf = ArrowPythonRunner.getPythonRunnerConfMap(conf());
     task.metrics = pythonMetrics();
@@ -132,7 +132,6 @@ public class Predict extends ArrowEvalPythonExec {
     int evalType;
     Seq given;
     Seq kept;
-    Seq output;
     int[] places;  // of the packed columns, in what is given
     int rows;  // of a block at most
     String timeZone;
@@ -143,9 +142,7 @@ public class Predict extends ArrowEvalPythonExec {
 
     public Object apply(Object given) {
       TaskContext context = TaskContext.get();
-      List fields = Lists.list(kept);
-      for (int i = 0; i < arguments.length; i++) fields.add(Literal.create(null, BinaryType$.MODULE$));  // for the outputs
-      Blocks blocks = new Blocks(fields, this.given, places, rows, (scala.collection.Iterator) given, context);
+      Blocks blocks = new Blocks(kept, arguments.length, this.given, places, rows, (scala.collection.Iterator) given, context);
       EvalPythonExec.ArgumentMetadata[][] offsets = new EvalPythonExec.ArgumentMetadata[arguments.length][];
       for (int i = 0; i < offsets.length; i++) {
         offsets[i] = new EvalPythonExec.ArgumentMetadata[] {new EvalPythonExec.ArgumentMetadata(arguments[i], scala.Option.empty(), false)};
@@ -269,18 +266,13 @@ public class Predict extends ArrowEvalPythonExec {
         int width = widths[i], end = size + ByteArrayMethods.roundNumberOfBytesToNearestWord(width);
         if (end > size) Platform.putLong(buffer, Platform.BYTE_ARRAY_OFFSET + end - 8, 0);
         System.arraycopy(outputs[i], places[i], buffer, size, width);
-        row.setNotNullAt(first + i);
-        Platform.putLong(buffer, field(first + i), (long) size << 32 | width);
+        row.setLong(first + i, (long) size << 32 | width);  // which takes away the mark of NULL, too
         places[i] += width;
         size = end;
       }
       row.pointTo(buffer, size);
       at++;
       return row;
-    }
-
-    private long field(int i) {
-      return Platform.BYTE_ARRAY_OFFSET + UnsafeRow.calculateBitSetWidthInBytes(row.numFields()) + 8L * i;
     }
 
     private void load() {
