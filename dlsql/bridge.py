@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
+from py4j.java_gateway import JavaClass
 from py4j.protocol import Py4JJavaError
 from pyspark import RDD, SparkContext
 from pyspark.errors.exceptions.captured import CapturedException
@@ -51,10 +52,17 @@ class Bridge:
 
     def _new(self, name: str, *arguments: Any) -> Any:
         """An instance of one of our classes. A proxy of a Python object must travel as a method's argument, not in a Java array."""
-        values = self._jvm.java.util.ArrayList()
-        for argument in arguments:
-            values.add(argument)
-        return self._loader.loadClass(f"dlsql.{name}").getConstructors()[0].newInstance(values.toArray())
+        return self._loader.loadClass(f"dlsql.{name}").getConstructors()[0].newInstance(self._list(*arguments).toArray())
+
+    def _class(self, name: str) -> Any:
+        """A class by its full name. Each dot after `_jvm` has the JVM look for a class in all its jars: half a millisecond."""
+        return JavaClass(name, self.context._gateway._gateway_client)
+
+    def _list(self, *values: Any) -> Any:
+        made = self._class("java.util.ArrayList")()
+        for value in values:
+            made.add(value)
+        return made
 
     def install(self, spark: SparkSession, builders: Builders) -> None:
         """Teaches the language to every session that is made from now on: parser by extension, functions among Spark's built-in ones.
@@ -110,7 +118,7 @@ class Bridge:
     def knows_language(self, spark: SparkSession) -> bool:
         """Whether a session has our parser."""
         parser = spark._jsparkSession.sessionState().sqlParser()
-        proxies = self._jvm.java.lang.reflect.Proxy
+        proxies = self._class("java.lang.reflect.Proxy")
         return bool(proxies.isProxyClass(parser.getClass())) and proxies.getInvocationHandler(parser).getClass().getName().startswith(
             "dlsql."
         )
@@ -121,10 +129,7 @@ class Bridge:
 
     def bound(self, udf: UserDefinedFunction, plan: Mapping[str, Any], *objects: Any) -> Any:
         """An answer to "bind": the worker's function, how the arguments feed it, and for a model that is known its encoder and answers."""
-        said = self._jvm.java.util.ArrayList()
-        for one in (udf._judf, json.dumps(plan), *objects):
-            said.add(one)
-        return said
+        return self._list(udf._judf, json.dumps(plan), *objects)
 
     def encoder(self, told: str) -> Any:
         """What packs rows in the JVM, see dlsql.encoding."""
@@ -139,12 +144,13 @@ class Bridge:
         parts = gateway.new_array(self._jvm.int, len(ends))
         for place, end in enumerate(ends):
             parts[place] = end
-        packed = self._jvm.dlsql.Packing.blocks(rows._jdf, encoder, workers, buckets, joined, parts, seed, drawn, title)
+        packed = self._class("dlsql.Packing").blocks(rows._jdf, encoder, workers, buckets, joined, parts, seed, drawn, title)
         return RDD(packed, self.context, CPickleSerializer())
 
     def counted(self, blocks: "RDD[Any]") -> list[tuple[int, int, int]]:
         """Of each partition of blocks: the rows to train on, those held out, and a checksum. It makes the blocks."""
-        return [(int(one[0]), int(one[1]), int(one[2])) for one in self._jvm.dlsql.Packing.counted(blocks._jrdd)]
+        found: list[tuple[int, int, int]] = [tuple(one) for one in json.loads(self._class("dlsql.Packing").counted(blocks._jrdd))]
+        return found
 
     def answers(self, told: str) -> Any:
         """What reads a network's outputs in the JVM, see dlsql.encoding."""
@@ -152,10 +158,7 @@ class Bridge:
 
     def query(self, text: str, placeholder: str) -> Any:
         """An answer to "table": a query over a stand-in relation."""
-        pair = self._jvm.java.util.ArrayList()
-        pair.add(text)
-        pair.add(placeholder)
-        return pair
+        return self._list(text, placeholder)
 
     def dataset(self, frame: DataFrame) -> Any:
         """A DataFrame as the JVM's."""
@@ -185,14 +188,14 @@ class Bridge:
 
     def user(self) -> str:
         """Whom a statement runs for, as current_user() tells: a JDBC connection has its own."""
-        return str(self._jvm.org.apache.spark.sql.catalyst.CurrentUserContext.getCurrentUser())
+        return str(self._class("org.apache.spark.sql.catalyst.CurrentUserContext").getCurrentUser())
 
     def client_log(self) -> Callable[[str], None]:
         """Writes a line to the JDBC client for which this thread runs a statement; nowhere where there is none.
 
         Beeline and DBeaver show such lines while they wait. A server with hive.server2.logging.operation.enabled = false passes none on.
         """
-        log: Any = self._jvm.org.apache.hadoop.hive.ql.session.OperationLog.getCurrentOperationLog()
+        log = self._class("org.apache.hadoop.hive.ql.session.OperationLog").getCurrentOperationLog()
         return (lambda line: None) if log is None else lambda line: log.writeOperationLog(f"{line}\n")
 
     def tables_read(self, frame: DataFrame) -> tuple[str, ...]:

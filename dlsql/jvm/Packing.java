@@ -36,6 +36,7 @@ public final class Packing {
   private static final int HEAD = 32;  // bytes before a block's rows: eight numbers, see Blocks.next
   private static final ClassTag BUFFER = ClassTag$.MODULE$.apply(java.nio.ByteBuffer.class);
   private static final ClassTag BYTES = ClassTag$.MODULE$.apply(byte[].class);
+  private static final ClassTag COUNTS = ClassTag$.MODULE$.apply(long[].class);
   private static final int MOST = 64 << 20;  // bytes of a block; rows that are alike are in one bucket, however many they are
   private static final int CHUNKS = 32 << 20;  // bytes of rows that a task holds at most on their way to the shuffle
   private static final int CHUNK = 1 << 18;  // that one of a bucket's chunks has at most
@@ -47,7 +48,7 @@ public final class Packing {
     Expression packed = Encode.of(encoder, Wanted.TRUE, features, null);
     Column[] columns = new Column[] {org.apache.spark.sql.classic.ExpressionUtils.column(packed)};
     JavaRDD read = ((org.apache.spark.sql.classic.Dataset) rows.select(columns)).queryExecution().toRdd().toJavaRDD();
-    RDD split = read.mapPartitionsToPair(new Split(workers, buckets, encoder.bytes(), seed, drawn)).rdd();
+    RDD split = read.mapPartitionsToPair(new Split(workers, buckets, ends, seed, drawn)).rdd();
     RDD shuffled = new ShuffledRDD(split, new ByWorker(workers, buckets), ClassTag$.MODULE$.Int(), BUFFER, BUFFER)
         .setKeyOrdering(scala.math.Ordering$.MODULE$.comparatorToOrdering(java.util.Comparator.naturalOrder()))
         .setSerializer(new ChunkSerializer());
@@ -56,23 +57,26 @@ public final class Packing {
     return new JavaRDD(new Files(kept), BYTES);
   }
 
-  /** What each partition of blocks holds: rows to train on, rows held out, and a checksum of all bytes in their order. It makes them. */
-  public static List counted(JavaRDD kept) {
-    return kept.mapPartitions(new Count()).collect();
+  /** What each partition of blocks holds, see Counts, as a list of lists in JSON. It makes them. */
+  public static String counted(JavaRDD blocks) {
+    return Arrays.deepToString(new JavaRDD(new Counts((Files) blocks.rdd()), COUNTS).collect().toArray());
   }
 
-  /** Rows to chunks by bucket: worker, held out or not, highest bits of the key. */
+  /**
+   * Rows to chunks by bucket: worker, held out or not, highest bits of the key. In a chunk, as in a block, each part of the rows is apart: the
+   * labels and weights among numbers, which Spark's compression finds nothing in, had it start anew in each row.
+   */
   public static class Split implements org.apache.spark.api.java.function.PairFlatMapFunction {
     private final int workers;
     private final int buckets;
-    private final int size;  // of a row
+    private final int[] ends;
     private final long seed;
     private final int drawn;
 
-    public Split(int workers, int buckets, int size, long seed, int drawn) {
+    public Split(int workers, int buckets, int[] ends, long seed, int drawn) {
       this.workers = workers;
       this.buckets = buckets;
-      this.size = size;
+      this.ends = ends;
       this.seed = seed;
       this.drawn = drawn;
     }
@@ -85,48 +89,60 @@ public final class Packing {
   public static class Chunks implements Iterator {
     private final Split how;
     private final Iterator rows;
+    private final int[] ends;
+    private final int size;  // of a row
     private final byte[][] held;
-    private final int[] sizes;
-    private final int full;  // bytes of a chunk
+    private final int[] counts;  // of rows
+    private final int full;  // rows of a chunk
     private int ready = -1;  // the place of the chunk that goes next, whose array is filled again after it went
     private int rest;  // after the last row: the next place whose chunk, however small, goes
 
     public Chunks(Split how, Iterator rows) {
       this.how = how;
       this.rows = rows;
+      ends = how.ends;
+      size = ends[ends.length - 1];
       held = new byte[2 * how.workers * how.buckets][];
-      sizes = new int[held.length];
-      full = Math.max(1, Math.min(CHUNK, CHUNKS / held.length) / how.size) * how.size;
+      counts = new int[held.length];
+      full = Math.max(1, Math.min(CHUNK, CHUNKS / held.length) / size);
     }
 
     public boolean hasNext() {
       while (ready < 0 && rows.hasNext()) add((UnsafeRow) rows.next());
-      for (; ready < 0 && rest < held.length; rest++) if (sizes[rest] > 0) ready = rest;
+      for (; ready < 0 && rest < held.length; rest++) if (counts[rest] > 0) ready = rest;
       return ready >= 0;
     }
 
     public Object next() {
-      Tuple2 chunk = new Tuple2(Integer.valueOf(ready), java.nio.ByteBuffer.wrap(held[ready], 0, sizes[ready]));
-      sizes[ready] = 0;
+      byte[] chunk = held[ready];
+      int n = counts[ready];
+      for (int part = 1; n < full && part < ends.length; part++) {  // the last of a bucket: its parts closer together
+        System.arraycopy(chunk, full * ends[part - 1], chunk, n * ends[part - 1], n * (ends[part] - ends[part - 1]));
+      }
+      Tuple2 told = new Tuple2(Integer.valueOf(ready), java.nio.ByteBuffer.wrap(chunk, 0, n * size));
+      counts[ready] = 0;
       ready = -1;
-      return chunk;
+      return told;
     }
 
     private void add(UnsafeRow given) {
       if (given.isNullAt(0)) return;
       Object row = given.getBaseObject();
       long from = given.getBaseOffset() + (given.getLong(0) >>> 32);  // of its one column: in the 8 bytes stands where its bytes lie
-      long hash = XXH64.hashUnsafeBytes(row, from + 8, how.size - 8, how.seed);
+      long hash = XXH64.hashUnsafeBytes(row, from + 8, size - 8, how.seed);
       long heldOut = how.drawn < 0 ? Platform.getLong(row, from) : (hash & (1 << 30) - 1) < how.drawn ? 1 : 0;
       long key = hash & ~1L | heldOut;
       int worker = (int) Math.floorMod(key >> 30, (long) how.workers);
       int bucket = (int) (((key >>> 33) * how.buckets) >>> 31);
-      int place = (2 * worker + (int) (key & 1)) * how.buckets + bucket;
-      if (held[place] == null) held[place] = new byte[full];
-      Encoder.copy(row, from, held[place], sizes[place], how.size);
-      Platform.putLong(held[place], Platform.BYTE_ARRAY_OFFSET + sizes[place], key);
-      sizes[place] += how.size;
-      if (sizes[place] == full) ready = place;
+      int place = (2 * worker + (int) (key & 1)) * how.buckets + bucket, n = counts[place]++;
+      if (held[place] == null) held[place] = new byte[full * size];
+      byte[] chunk = held[place];
+      Platform.putLong(chunk, Platform.BYTE_ARRAY_OFFSET + 8L * n, key);
+      for (int part = 1; part < ends.length; part++) {
+        int begin = ends[part - 1], width = ends[part] - begin;
+        if (width > 0) Encoder.copy(row, from + begin, chunk, full * begin + n * width, width);
+      }
+      if (n + 1 == full) ready = place;
     }
   }
 
@@ -165,7 +181,7 @@ public final class Packing {
     }
   }
 
-  private static final int[] PARTS = {2, 3, 0, 1};  // of a block: numbers, codes, label, weight, by their places in a row
+  private static final int[] PARTS = {3, 4, 1, 2};  // of a block: numbers, codes, label, weight, by their places in a row
 
   public static class Blocks implements Iterator {
     private final Order how;
@@ -175,8 +191,7 @@ public final class Packing {
     private long left;  // rows in them, and in those of `rows` that are not in a block yet
     private int place;  // of the first of these buckets
     private Tuple2 ahead;
-    private byte[] rows = new byte[0];  // of a bucket
-    private int[] order = new int[0];
+    private Bucket rows;
     private byte[] block = new byte[0];  // the last one, as the largest was: new ones were what the garbage collector was busy with
     private int at;
 
@@ -184,6 +199,7 @@ public final class Packing {
       this.how = how;
       this.chunks = chunks;
       size = how.ends[how.ends.length - 1];
+      rows = new Bucket(new ArrayList(), how.ends);
       advance();
     }
 
@@ -208,19 +224,30 @@ public final class Packing {
       head.putInt(place / (2 * how.buckets)).putInt(place / how.buckets % 2).putInt(n).putInt(0);  // worker, held out, rows
       int[] filled = new int[PARTS.length];
       for (int i = 0, begin = HEAD; i < PARTS.length; i++) {
-        int bytes = n * (how.ends[PARTS[i] + 1] - how.ends[PARTS[i]]);
+        int bytes = n * width(PARTS[i]);
         head.putInt(bytes);
         filled[i] = begin;
         begin += bytes;
       }
       for (int wanted = n; wanted > 0;) {
-        if (at == order.length) load((List) waiting.remove(0));
-        int taken = Math.min(wanted, order.length - at);
-        put(taken, filled);
+        if (at == rows.order.length) {
+          rows = new Bucket((List) waiting.remove(0), how.ends);
+          at = 0;
+        }
+        int taken = Math.min(wanted, rows.order.length - at);
+        for (int i = 0; i < PARTS.length; i++) {
+          rows.take(at, taken, PARTS[i], block, filled[i]);
+          filled[i] += taken * width(PARTS[i]);
+        }
+        at += taken;
         wanted -= taken;
       }
       left -= n;
       return java.nio.ByteBuffer.wrap(block, 0, length);
+    }
+
+    private int width(int part) {
+      return how.ends[part] - how.ends[part - 1];
     }
 
     private void gather() {
@@ -235,63 +262,90 @@ public final class Packing {
         waiting.add(one);
       }
     }
-
-    private void load(List chunks) {
-      int total = 0;
-      for (Object chunk : chunks) total = Math.addExact(total, ((java.nio.ByteBuffer) chunk).remaining());
-      if (rows.length < total) rows = new byte[total];
-      java.nio.ByteBuffer filled = java.nio.ByteBuffer.wrap(rows);
-      for (Object chunk : chunks) filled.put((java.nio.ByteBuffer) chunk);
-      order = ordered(rows, total, size);
-      at = 0;
-    }
-
-    /** The next rows of the bucket, each part of them where the block is filled up to. */
-    private void put(int count, int[] filled) {
-      for (int i = 0; i < PARTS.length; i++) {
-        int from = how.ends[PARTS[i]], width = how.ends[PARTS[i] + 1] - from;
-        if (width == 0) continue;
-        for (int k = at; k < at + count; k++, filled[i] += width) System.arraycopy(rows, order[k] * size + from, block, filled[i], width);
-      }
-      at += count;
-    }
   }
 
   /**
-   * The places of rows in the order of their keys as unsigned numbers, then of their bytes. A radix sort by the highest 32 bits, which tell
-   * hashes of a block's rows apart but for a few.
+   * The chunks of a bucket, and the places of its rows in the order of their keys as unsigned numbers, then of their bytes. A radix sort by the
+   * highest 32 bits, which tell hashes of a block's rows apart but for a few.
    */
-  public static int[] ordered(byte[] rows, int length, int size) {
-    int n = length / size;
-    int[] order = new int[n], other = new int[n], high = new int[n];
-    for (int i = 0; i < n; i++) {
-      order[i] = i;
-      high[i] = (int) (Platform.getLong(rows, Platform.BYTE_ARRAY_OFFSET + (long) i * size) >>> 32);
-    }
-    for (int shift = 0; shift < 32; shift += DIGIT) {  // from the lowest digit
-      int[] starts = new int[(1 << DIGIT) + 1];
-      for (int i = 0; i < n; i++) starts[(high[i] >>> shift & MASK) + 1]++;
-      for (int i = 0; i < 1 << DIGIT; i++) starts[i + 1] += starts[i];
-      for (int i = 0; i < n; i++) other[starts[high[order[i]] >>> shift & MASK]++] = order[i];
-      int[] swapped = order;
-      order = other;
-      other = swapped;
-    }
-    for (int i = 1; i < n; i++) {  // those that the bits do not tell apart
-      int one = order[i], j = i;
-      for (; j > 0 && high[order[j - 1]] == high[one] && compare(rows, size, order[j - 1], one) > 0; j--) order[j] = order[j - 1];
-      order[j] = one;
-    }
-    return order;
-  }
+  private static final class Bucket {
+    private static final int DIGIT = 11, MASK = (1 << DIGIT) - 1;
+    private static final int ROWS = 14;  // bits of a row's place in its chunk: it takes 16 bytes or more
 
-  private static final int DIGIT = 11, MASK = (1 << DIGIT) - 1;
+    private final java.nio.ByteBuffer[] chunks;
+    private final int[] ends;
+    private final int[] counts;  // of the rows in each chunk
+    private final int[] begins;  // of a part there
+    final long[] order;  // of each row: the highest bits of its key, its chunk, its place there
 
-  private static int compare(byte[] rows, int size, int a, int b) {
-    long first = Platform.getLong(rows, Platform.BYTE_ARRAY_OFFSET + (long) a * size);
-    long second = Platform.getLong(rows, Platform.BYTE_ARRAY_OFFSET + (long) b * size);
-    if (first != second) return Long.compareUnsigned(first, second);
-    return Arrays.compareUnsigned(rows, a * size, (a + 1) * size, rows, b * size, (b + 1) * size);
+    Bucket(List given, int[] ends) {
+      this.ends = ends;
+      chunks = (java.nio.ByteBuffer[]) given.toArray(new java.nio.ByteBuffer[0]);
+      counts = new int[chunks.length];
+      begins = new int[chunks.length];
+      int n = 0;
+      for (int chunk = 0; chunk < chunks.length; chunk++) {
+        counts[chunk] = chunks[chunk].remaining() / ends[ends.length - 1];
+        n = Math.addExact(n, counts[chunk]);
+      }
+      long[] rows = new long[n];
+      for (int chunk = 0, i = 0; chunk < chunks.length; chunk++) {
+        for (int row = 0; row < counts[chunk]; row++) rows[i++] = key(chunk, row) & -1L << 32 | chunk << ROWS | row;
+      }
+      order = ordered(rows);
+    }
+
+    private long key(int chunk, int row) {
+      return Platform.getLong(chunks[chunk].array(), Platform.BYTE_ARRAY_OFFSET + 8L * row);
+    }
+
+    private long[] ordered(long[] rows) {
+      long[] other = new long[rows.length];
+      for (int shift = 32; shift < 64; shift += DIGIT) {  // from the lowest digit
+        int[] starts = new int[(1 << DIGIT) + 1];
+        for (long row : rows) starts[((int) (row >>> shift) & MASK) + 1]++;
+        for (int i = 0; i < 1 << DIGIT; i++) starts[i + 1] += starts[i];
+        for (long row : rows) other[starts[(int) (row >>> shift) & MASK]++] = row;
+        long[] swapped = rows;
+        rows = other;
+        other = swapped;
+      }
+      for (int i = 1; i < rows.length; i++) {  // those that the bits do not tell apart
+        long one = rows[i];
+        int j = i;
+        for (; j > 0 && rows[j - 1] >>> 32 == one >>> 32 && compare(rows[j - 1], one) > 0; j--) rows[j] = rows[j - 1];
+        rows[j] = one;
+      }
+      return rows;
+    }
+
+    private static int chunk(long row) {
+      return (int) row >>> ROWS;
+    }
+
+    private static int place(long row) {
+      return (int) row & (1 << ROWS) - 1;
+    }
+
+    private int compare(long one, long other) {
+      int a = chunk(one), b = chunk(other), found = Long.compareUnsigned(key(a, place(one)), key(b, place(other)));
+      for (int part = 1; found == 0 && part < ends.length; part++) {
+        int width = ends[part] - ends[part - 1], from = counts[a] * ends[part - 1] + place(one) * width, to = counts[b] * ends[part - 1] + place(other) * width;
+        found = Arrays.compareUnsigned(chunks[a].array(), from, from + width, chunks[b].array(), to, to + width);
+      }
+      return found;
+    }
+
+    /** A part of so many rows, from one place in their order on. */
+    void take(int from, int count, int part, byte[] to, int at) {
+      int width = ends[part] - ends[part - 1];
+      if (width == 0) return;
+      for (int chunk = 0; chunk < chunks.length; chunk++) begins[chunk] = counts[chunk] * ends[part - 1];
+      for (int i = from; i < from + count; i++, at += width) {
+        int chunk = chunk(order[i]);
+        Encoder.copy(chunks[chunk].array(), Platform.BYTE_ARRAY_OFFSET + begins[chunk] + place(order[i]) * width, to, at, width);
+      }
+    }
   }
 
   /** Blocks as Spark keeps them: where they lie, what they take, and when they go, its block managers know as of any RDD. */
@@ -312,7 +366,7 @@ public final class Packing {
   /**
    * What is kept, as files that workers map into their memory: in a pickle for Python stands a block's path, or where Spark encrypts what it
    * writes the block. A partition is made where it is asked for and not there, in no executor's heap; beside its blocks, as the one that
-   * stands for the partition, lies their number.
+   * stands for the partition, lies their number, and what Counts tells of them.
    */
   public static class Files extends RDD {
     private static final int PIECE = 1 << 20;
@@ -331,9 +385,17 @@ public final class Packing {
     public scala.collection.Iterator compute(org.apache.spark.Partition split, org.apache.spark.TaskContext context) {
       int count = there(split);
       if (count < 0) {
+        long[] rows = new long[2];
+        java.util.zip.CRC32 content = new java.util.zip.CRC32();
         scala.collection.Iterator blocks = kept.compute(split, context);
-        for (count = 0; blocks.hasNext(); count++) put(id(split, count + 1), (java.nio.ByteBuffer) blocks.next());
-        put(id(split, 0), (java.nio.ByteBuffer) java.nio.ByteBuffer.allocate(4).putInt(count).flip());
+        for (count = 0; blocks.hasNext(); count++) {
+          java.nio.ByteBuffer block = ((java.nio.ByteBuffer) blocks.next()).order(java.nio.ByteOrder.LITTLE_ENDIAN);
+          rows[block.getInt(4)] += block.getInt(8);
+          content.update(block.array(), 0, block.limit());
+          put(id(split, count + 1), block);
+        }
+        java.nio.ByteBuffer all = java.nio.ByteBuffer.allocate(28).putInt(count).putLong(rows[0]).putLong(rows[1]).putLong(content.getValue());
+        put(id(split, 0), (java.nio.ByteBuffer) all.flip());
       }
       List told = new ArrayList();
       for (int i = 1; i <= count; i++) told.add(told(id(split, i)));
@@ -343,6 +405,12 @@ public final class Packing {
     public RDD unpersist(boolean blocking) {
       kept.unpersist(blocking);
       return this;
+    }
+
+    long[] counts(org.apache.spark.Partition split, org.apache.spark.TaskContext context) {
+      compute(split, context);
+      java.nio.ByteBuffer all = bytes(id(split, 0));
+      return new long[] {all.getLong(4), all.getLong(12), all.getLong(20)};
     }
 
     private static BlockManager manager() {
@@ -401,29 +469,23 @@ public final class Packing {
     }
   }
 
-  public static class Count implements org.apache.spark.api.java.function.FlatMapFunction {
-    public Iterator call(Object kept) throws java.io.IOException {
-      long[] rows = new long[2];
-      java.util.zip.CRC32 content = new java.util.zip.CRC32();
-      for (Iterator all = (Iterator) kept; all.hasNext();) {
-        java.nio.ByteBuffer block = block((byte[]) all.next()).order(java.nio.ByteOrder.LITTLE_ENDIAN);
-        rows[block.getInt(4)] += block.getInt(8);
-        content.update(block);
-      }
-      List counts = new ArrayList();
-      counts.add(new long[] {rows[0], rows[1], content.getValue()});
-      return counts.iterator();
+  /** Of each partition of blocks: rows to train on, rows held out, and a checksum of all bytes in their order. */
+  public static class Counts extends RDD {
+    private final Files blocks;
+
+    public Counts(Files blocks) {
+      super(blocks, COUNTS);
+      this.blocks = blocks;
     }
 
-    private static java.nio.ByteBuffer block(byte[] told) throws java.io.IOException {
-      if (told[2] == 'B') return (java.nio.ByteBuffer) java.nio.ByteBuffer.wrap(told, 7, told.length - 8).slice();
-      String path = new String(told, 7, told.length - 8, java.nio.charset.StandardCharsets.UTF_8);
-      java.nio.channels.FileChannel file = java.nio.channels.FileChannel.open(java.nio.file.Paths.get(path));
-      try {
-        return file.map(java.nio.channels.FileChannel.MapMode.READ_ONLY, 0, file.size());
-      } finally {
-        file.close();
-      }
+    public org.apache.spark.Partition[] getPartitions() {
+      return blocks.partitions();
+    }
+
+    public scala.collection.Iterator compute(org.apache.spark.Partition split, org.apache.spark.TaskContext context) {
+      List one = new ArrayList();
+      one.add(blocks.counts(split, context));
+      return scala.jdk.javaapi.CollectionConverters.asScala(one.iterator());
     }
   }
 }
