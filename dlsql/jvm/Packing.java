@@ -39,7 +39,8 @@ public final class Packing {
   private static final ClassTag COUNTS = ClassTag$.MODULE$.apply(long[].class);
   private static final int MOST = 64 << 20;  // bytes of a block; rows that are alike are in one bucket, however many they are
   private static final int CHUNKS = 32 << 20;  // bytes of rows that a task holds at most on their way to the shuffle
-  private static final int CHUNK = 1 << 18;  // that one of a bucket's chunks has at most
+  private static final int CHUNK = 1 << 16;  // that one of a bucket's chunks has at most; larger ones fell out of the cache before they were full
+  private static final int ROWS = 12;  // bits of a row's place in its chunk
 
   /** Where each worker's blocks lie, a partition for each worker; see Files. */
   public static JavaRDD blocks(org.apache.spark.sql.classic.Dataset rows, Encoder encoder, int workers, int buckets, int joined, int[] ends,
@@ -104,7 +105,7 @@ public final class Packing {
       size = ends[ends.length - 1];
       held = new byte[2 * how.workers * how.buckets][];
       counts = new int[held.length];
-      full = Math.max(1, Math.min(CHUNK, CHUNKS / held.length) / size);
+      full = Math.max(1, Math.min(1 << ROWS, Math.min(CHUNK, CHUNKS / held.length) / size));
     }
 
     public boolean hasNext() {
@@ -219,7 +220,7 @@ public final class Packing {
       if (left == 0) gather();
       int n = (int) Math.min(left, Math.max(1, MOST / size));
       int length = Math.addExact(HEAD, Math.multiplyExact(n, size - how.ends[0]));
-      if (block.length < length) block = new byte[length];
+      if (block.length < length) block = new byte[Math.addExact(length, length >> 4)];  // the next may be a little larger
       java.nio.ByteBuffer head = java.nio.ByteBuffer.wrap(block).order(java.nio.ByteOrder.LITTLE_ENDIAN);
       head.putInt(place / (2 * how.buckets)).putInt(place / how.buckets % 2).putInt(n).putInt(0);  // worker, held out, rows
       int[] filled = new int[PARTS.length];
@@ -270,7 +271,6 @@ public final class Packing {
    */
   private static final class Bucket {
     private static final int DIGIT = 11, MASK = (1 << DIGIT) - 1;
-    private static final int ROWS = 14;  // bits of a row's place in its chunk: it takes 16 bytes or more
 
     private final java.nio.ByteBuffer[] chunks;
     private final int[] ends;
@@ -283,6 +283,7 @@ public final class Packing {
       chunks = (java.nio.ByteBuffer[]) given.toArray(new java.nio.ByteBuffer[0]);
       counts = new int[chunks.length];
       begins = new int[chunks.length];
+      if (chunks.length > 1 << 32 - ROWS) throw new IllegalStateException("too many chunks of a bucket: " + chunks.length);
       int n = 0;
       for (int chunk = 0; chunk < chunks.length; chunk++) {
         counts[chunk] = chunks[chunk].remaining() / ends[ends.length - 1];
@@ -290,7 +291,7 @@ public final class Packing {
       }
       long[] rows = new long[n];
       for (int chunk = 0, i = 0; chunk < chunks.length; chunk++) {
-        for (int row = 0; row < counts[chunk]; row++) rows[i++] = key(chunk, row) & -1L << 32 | chunk << ROWS | row;
+        for (int row = 0; row < counts[chunk]; row++) rows[i++] = key(chunk, row) & -1L << 32 | (long) chunk << ROWS | row;
       }
       order = ordered(rows);
     }
