@@ -43,7 +43,8 @@ class Bridge:
     def __init__(self, spark: SparkSession, answer: Answer) -> None:
         self.context = spark.sparkContext
         self._jvm: Any = spark._jvm
-        ensure_callback_server_started(self.context._gateway)  # type: ignore[no-untyped-call]
+        self._gateway: Any = self.context._gateway
+        ensure_callback_server_started(self._gateway)  # type: ignore[no-untyped-call]
         self._loader = _compile(spark)
         self._python = self._new("Language$Python", _Callback(self, answer))
         self._shipped: set[str] = set()  # sessions that keep their files apart and have ours
@@ -56,7 +57,7 @@ class Bridge:
 
     def _class(self, name: str) -> Any:
         """A class by its full name. Each dot after `_jvm` has the JVM look for a class in all its jars: half a millisecond."""
-        return JavaClass(name, self.context._gateway._gateway_client)
+        return JavaClass(name, self._gateway._gateway_client)
 
     def _list(self, *values: Any) -> Any:
         made = self._class("java.util.ArrayList")()
@@ -140,8 +141,7 @@ class Bridge:
         title: str,
     ) -> "RDD[Any]":  # fmt: skip
         """Rows as blocks, see Packing.java; the encoder takes the frame's columns in their order."""
-        gateway: Any = self.context._gateway
-        parts = gateway.new_array(self._jvm.int, len(ends))
+        parts = self._gateway.new_array(self._jvm.int, len(ends))
         for place, end in enumerate(ends):
             parts[place] = end
         packed = self._class("dlsql.Packing").blocks(rows._jdf, encoder, workers, buckets, joined, parts, seed, drawn, title)
