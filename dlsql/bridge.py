@@ -137,14 +137,12 @@ class Bridge:
         return self._new("Encoder", told)
 
     def blocks(
-        self, rows: DataFrame, encoder: Any, workers: int, buckets: int, joined: int, ends: Sequence[int], seed: int, drawn: int,
-        title: str,
+        self, rows: DataFrame, columns: Sequence[int], encoder: Any, workers: int, buckets: int, joined: int, ends: Sequence[int],
+        seed: int, drawn: int, title: str,
     ) -> "RDD[Any]":  # fmt: skip
-        """Rows as blocks, see Packing.java; the encoder takes the frame's columns in their order."""
-        parts = self._gateway.new_array(self._jvm.int, len(ends))
-        for place, end in enumerate(ends):
-            parts[place] = end
-        packed = self._class("dlsql.Packing").blocks(rows._jdf, encoder, workers, buckets, joined, parts, seed, drawn, title)
+        """Rows as blocks, see Packing.java; the encoder takes these of the frame's columns, by their places."""
+        taken, parts = json.dumps(columns), json.dumps(ends)
+        packed = self._class("dlsql.Packing").blocks(rows._jdf, taken, encoder, workers, buckets, joined, parts, seed, drawn, title)
         return RDD(packed, self.context, CPickleSerializer())
 
     def counted(self, blocks: "RDD[Any]") -> list[tuple[int, int, int]]:

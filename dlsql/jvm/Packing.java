@@ -15,7 +15,6 @@ import org.apache.spark.sql.catalyst.expressions.Expression;
 import org.apache.spark.sql.catalyst.expressions.UnsafeRow;
 import org.apache.spark.sql.catalyst.expressions.XXH64;
 import org.apache.spark.storage.BlockManager;
-import org.apache.spark.storage.BlockManagerId;
 import org.apache.spark.storage.RDDBlockId;
 import org.apache.spark.storage.StorageLevel$;
 import org.apache.spark.unsafe.Platform;
@@ -42,13 +41,20 @@ public final class Packing {
   private static final int CHUNK = 1 << 16;  // that one of a bucket's chunks has at most; larger ones fell out of the cache before they were full
   private static final int ROWS = 12;  // bits of a row's place in its chunk
 
-  /** Where each worker's blocks lie, a partition for each worker; see Files. */
-  public static JavaRDD blocks(org.apache.spark.sql.classic.Dataset rows, Encoder encoder, int workers, int buckets, int joined, int[] ends,
-      long seed, int drawn, String name) {
-    List features = Lists.list(rows.queryExecution().analyzed().output());
+  /**
+   * Where each worker's blocks lie, a partition for each worker; see Files.
+   *
+   * @param columns a list in JSON: which of the columns, by their places, feed the encoder's parts.
+   * @param parts another: where the parts of a row end, which are its key, labels, weight, numbers and codes.
+   */
+  public static JavaRDD blocks(org.apache.spark.sql.classic.Dataset rows, String columns, Encoder encoder, int workers, int buckets, int joined,
+      String parts, long seed, int drawn, String name) {
+    int[] ends = whole(parts);
+    List given = Lists.list(rows.queryExecution().analyzed().output()), features = new ArrayList();
+    for (int column : whole(columns)) features.add(given.get(column));
     Expression packed = Encode.of(encoder, Wanted.TRUE, features, null);
-    Column[] columns = new Column[] {org.apache.spark.sql.classic.ExpressionUtils.column(packed)};
-    JavaRDD read = ((org.apache.spark.sql.classic.Dataset) rows.select(columns)).queryExecution().toRdd().toJavaRDD();
+    Column[] selected = new Column[] {org.apache.spark.sql.classic.ExpressionUtils.column(packed)};
+    JavaRDD read = ((org.apache.spark.sql.classic.Dataset) rows.select(selected)).queryExecution().toRdd().toJavaRDD();
     RDD split = read.mapPartitionsToPair(new Split(workers, buckets, ends, seed, drawn)).rdd();
     RDD shuffled = new ShuffledRDD(split, new ByWorker(workers, buckets), ClassTag$.MODULE$.Int(), BUFFER, BUFFER)
         .setKeyOrdering(scala.math.Ordering$.MODULE$.comparatorToOrdering(java.util.Comparator.naturalOrder()))
@@ -58,19 +64,26 @@ public final class Packing {
     return new JavaRDD(new Files(kept), BYTES);
   }
 
+  private static int[] whole(String json) {
+    List given = (List) Language.Python.read(json, List.class);
+    int[] numbers = new int[given.size()];
+    for (int i = 0; i < numbers.length; i++) numbers[i] = ((Number) given.get(i)).intValue();
+    return numbers;
+  }
+
   /** What each partition of blocks holds, see Counts, as a list of lists in JSON. It makes them. */
   public static String counted(JavaRDD blocks) {
     return Arrays.deepToString(new JavaRDD(new Counts((Files) blocks.rdd()), COUNTS).collect().toArray());
   }
 
   /**
-   * Rows to chunks by bucket: worker, held out or not, highest bits of the key. In a chunk, as in a block, each part of the rows is apart: the
-   * labels and weights among numbers, which Spark's compression finds nothing in, had it start anew in each row.
+   * Rows to chunks by bucket: worker, held out or not, highest bits of the key. In a chunk, as in a block, the parts of the rows lie apart. In
+   * numbers lz4 finds nothing to compress, and skips ahead faster and faster; labels and weights between them made it start over in every row.
    */
   public static class Split implements org.apache.spark.api.java.function.PairFlatMapFunction {
     private final int workers;
     private final int buckets;
-    private final int[] ends;
+    private final int[] ends;  // of the parts of a row: part p lies from ends[p - 1] to ends[p], the key is part 0
     private final long seed;
     private final int drawn;
 
@@ -165,7 +178,7 @@ public final class Packing {
     }
   }
 
-  /** A worker's chunks, by bucket, to its blocks, all in one array. `ends` says where in a row the key, label, weight, numbers and codes end. */
+  /** A worker's chunks, by bucket, to its blocks, all in one array. */
   public static class Order implements org.apache.spark.api.java.function.FlatMapFunction {
     private final int buckets;
     private final int joined;
@@ -275,14 +288,12 @@ public final class Packing {
     private final java.nio.ByteBuffer[] chunks;
     private final int[] ends;
     private final int[] counts;  // of the rows in each chunk
-    private final int[] begins;  // of a part there
     final long[] order;  // of each row: the highest bits of its key, its chunk, its place there
 
     Bucket(List given, int[] ends) {
       this.ends = ends;
       chunks = (java.nio.ByteBuffer[]) given.toArray(new java.nio.ByteBuffer[0]);
       counts = new int[chunks.length];
-      begins = new int[chunks.length];
       if (chunks.length > 1 << 32 - ROWS) throw new IllegalStateException("too many chunks of a bucket: " + chunks.length);
       int n = 0;
       for (int chunk = 0; chunk < chunks.length; chunk++) {
@@ -341,10 +352,9 @@ public final class Packing {
     void take(int from, int count, int part, byte[] to, int at) {
       int width = ends[part] - ends[part - 1];
       if (width == 0) return;
-      for (int chunk = 0; chunk < chunks.length; chunk++) begins[chunk] = counts[chunk] * ends[part - 1];
       for (int i = from; i < from + count; i++, at += width) {
-        int chunk = chunk(order[i]);
-        Encoder.copy(chunks[chunk].array(), Platform.BYTE_ARRAY_OFFSET + begins[chunk] + place(order[i]) * width, to, at, width);
+        int chunk = chunk(order[i]), begin = counts[chunk] * ends[part - 1];
+        Encoder.copy(chunks[chunk].array(), Platform.BYTE_ARRAY_OFFSET + begin + place(order[i]) * width, to, at, width);
       }
     }
   }
@@ -384,6 +394,13 @@ public final class Packing {
     }
 
     public scala.collection.Iterator compute(org.apache.spark.Partition split, org.apache.spark.TaskContext context) {
+      List told = new ArrayList();
+      for (int i = 1, count = made(split, context); i <= count; i++) told.add(told(id(split, i)));
+      return scala.jdk.javaapi.CollectionConverters.asScala(told.iterator());
+    }
+
+    /** The number of a partition's blocks, which are here then. */
+    private int made(org.apache.spark.Partition split, org.apache.spark.TaskContext context) {
       int count = there(split);
       if (count < 0) {
         long[] rows = new long[2];
@@ -398,9 +415,7 @@ public final class Packing {
         java.nio.ByteBuffer all = java.nio.ByteBuffer.allocate(28).putInt(count).putLong(rows[0]).putLong(rows[1]).putLong(content.getValue());
         put(id(split, 0), (java.nio.ByteBuffer) all.flip());
       }
-      List told = new ArrayList();
-      for (int i = 1; i <= count; i++) told.add(told(id(split, i)));
-      return scala.jdk.javaapi.CollectionConverters.asScala(told.iterator());
+      return count;
     }
 
     public RDD unpersist(boolean blocking) {
@@ -409,7 +424,7 @@ public final class Packing {
     }
 
     long[] counts(org.apache.spark.Partition split, org.apache.spark.TaskContext context) {
-      compute(split, context);
+      made(split, context);
       java.nio.ByteBuffer all = bytes(id(split, 0));
       return new long[] {all.getLong(4), all.getLong(12), all.getLong(20)};
     }
@@ -452,6 +467,7 @@ public final class Packing {
         if (pieces[i].remaining() > PIECE) pieces[i].limit(PIECE);
       }
       BlockManager manager = manager();
+      if (manager.diskStore().contains(id)) manager.removeBlock(id, true);  // of an attempt that failed; Spark would keep it
       return manager.putBytes(id, new ChunkedByteBuffer(pieces), StorageLevel$.MODULE$.DISK_ONLY(), true, manager.putBytes$default$5(),
           manager.putBytes$default$6(), BYTES);
     }

@@ -11,7 +11,6 @@ from pyspark.sql import functions as F
 from dlsql import encoding
 from dlsql.bridge import Bridge
 from dlsql.options import Settings
-from dlsql.quoting import identifier
 from dlsql.training.profile import Profile, class_key, column, held_out
 from udfs.batches import Block, opened
 from udfs.rows import row_type
@@ -75,21 +74,22 @@ def pack_rows(bridge: Bridge, found: Profile, settings: Settings, workers: int, 
     columns, labels = found.columns, found.learned.labels
     aside = held_out(found, settings)
     drawn = int((1 << 30) * found.held_out) if aside is None else -1  # of 2^30 rows; else each row says
-    beside = {
-        f"{_LABEL}{place}": column(name) if label.classes is None else class_key(column(name), columns.types[name])
-        for place, (name, label) in enumerate(zip(columns.labels, labels, strict=True))
-    }
-    beside[_WEIGHT] = F.lit(1.0) if columns.weight is None else column(columns.weight)
-    beside[_KEY] = F.lit(0) if aside is None else aside.cast("int")
-    # Features as texts to parse: a Column of PySpark's own takes half a millisecond to make, of each of hundreds.
-    rows = columns.weighed.withColumns(beside).selectExpr(*(identifier(name) for name in columns.features), *beside)
+    beside = [
+        column(name) if label.classes is None else class_key(column(name), columns.types[name])
+        for name, label in zip(columns.labels, labels, strict=True)
+    ]
+    beside += [F.lit(1.0) if columns.weight is None else column(columns.weight), F.lit(0) if aside is None else aside.cast("int")]
+    rows = columns.weighed.select("*", *beside)
+    # By their places: a Column of PySpark's own takes half a millisecond to make, of each of hundreds.
+    places = {name: place for place, name in enumerate(columns.weighed.columns)}
+    taken = [*(places[name] for name in columns.features), *range(len(places), len(places) + len(beside))]
     row = row_type(found.learned, {"key": "<i8", "label": f"({len(labels)},)<i4", "weight": "<f4"})  # a label is a class or a float32
     encoder = bridge.encoder(encoding.told(found.learned, row, strict=True, finite=True, more=_others(found, row)))
     assert row.fields is not None
     ends = [*(int(row.fields[name][1]) for name in ("label", "weight", "dense", "codes")), row.itemsize]
     blocks = max(1, -(-found.rows * row.itemsize // (workers * _BLOCK_BYTES)))
     joined = max(1, min(_BUCKETS_A_BLOCK, _BUCKETS // (2 * workers * blocks)))
-    stored = bridge.blocks(rows, encoder, workers, joined * blocks, joined, ends, settings.seed, drawn, title)
+    stored = bridge.blocks(rows, taken, encoder, workers, joined * blocks, joined, ends, settings.seed, drawn, title)
     try:
         return _counted(bridge, stored)
     except BaseException:
