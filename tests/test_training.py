@@ -134,7 +134,7 @@ def test_a_label_of_every_scalar_type_comes_back_in_its_own_type(spark: SparkSes
     assert all(0 <= row["q"] <= 1 for row in rows)
 
 
-@pytest.mark.parametrize("name", ["my col", "a.b", "tick`s", "größe", "select", "日本", "x'y", "label2"])
+@pytest.mark.parametrize("name", ["my col", "a.b", "tick`s", "größe", "select", "日本", "x'y", "label2", "__dlsql_key"])
 def test_columns_of_any_name(spark: SparkSession, name: str) -> None:
     quoted = f"`{name.replace('`', '``')}`"
     train(
@@ -148,6 +148,19 @@ def test_columns_of_any_name(spark: SparkSession, name: str) -> None:
         ]["p"]
         is not None
     )
+
+
+def test_a_name_is_no_pattern_for_others(spark: SparkSession) -> None:
+    """As Hive reads names in backticks, `a.b` is a_b as well."""
+    losses = []
+    for hive in ("false", "true"):
+        spark.conf.set("spark.sql.parser.quotedRegexColumnNames", hive)
+        try:
+            query = "SELECT sin(id) AS `a.b`, cos(id) AS a_b, id AS y FROM range(200)"
+            losses.append(train(spark, f"{LINEAR}, input_label_cols = ['y']", query)["loss"])
+        finally:
+            spark.conf.unset("spark.sql.parser.quotedRegexColumnNames")
+    assert losses[0] == losses[1]
 
 
 def test_ten_thousand_categories_train_by_an_embedding_and_unknown_ones_predict(spark: SparkSession) -> None:

@@ -339,11 +339,20 @@ public final class Packing {
       return (int) row & (1 << ROWS) - 1;
     }
 
+    private byte[] bytes(long row) {
+      return chunks[chunk(row)].array();
+    }
+
+    /** Where a part of a row begins in its chunk. */
+    private int begin(long row, int part) {
+      return counts[chunk(row)] * ends[part - 1] + place(row) * (ends[part] - ends[part - 1]);
+    }
+
     private int compare(long one, long other) {
-      int a = chunk(one), b = chunk(other), found = Long.compareUnsigned(key(a, place(one)), key(b, place(other)));
+      int found = Long.compareUnsigned(key(chunk(one), place(one)), key(chunk(other), place(other)));
       for (int part = 1; found == 0 && part < ends.length; part++) {
-        int width = ends[part] - ends[part - 1], from = counts[a] * ends[part - 1] + place(one) * width, to = counts[b] * ends[part - 1] + place(other) * width;
-        found = Arrays.compareUnsigned(chunks[a].array(), from, from + width, chunks[b].array(), to, to + width);
+        int width = ends[part] - ends[part - 1], a = begin(one, part), b = begin(other, part);
+        found = Arrays.compareUnsigned(bytes(one), a, a + width, bytes(other), b, b + width);
       }
       return found;
     }
@@ -353,8 +362,7 @@ public final class Packing {
       int width = ends[part] - ends[part - 1];
       if (width == 0) return;
       for (int i = from; i < from + count; i++, at += width) {
-        int chunk = chunk(order[i]), begin = counts[chunk] * ends[part - 1];
-        Encoder.copy(chunks[chunk].array(), Platform.BYTE_ARRAY_OFFSET + begin + place(order[i]) * width, to, at, width);
+        Encoder.copy(bytes(order[i]), Platform.BYTE_ARRAY_OFFSET + begin(order[i], part), to, at, width);
       }
     }
   }
