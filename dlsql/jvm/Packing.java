@@ -49,9 +49,9 @@ public final class Packing {
    */
   public static JavaRDD blocks(org.apache.spark.sql.classic.Dataset rows, String columns, Encoder encoder, int workers, int buckets, int joined,
       String parts, long seed, int drawn, String name) {
-    int[] ends = whole(parts);
+    int[] ends = (int[]) Language.Python.read(parts, int[].class);
     List given = Lists.list(rows.queryExecution().analyzed().output()), features = new ArrayList();
-    for (int column : whole(columns)) features.add(given.get(column));
+    for (int column : (int[]) Language.Python.read(columns, int[].class)) features.add(given.get(column));
     Expression packed = Encode.of(encoder, Wanted.TRUE, features, null);
     Column[] selected = new Column[] {org.apache.spark.sql.classic.ExpressionUtils.column(packed)};
     JavaRDD read = ((org.apache.spark.sql.classic.Dataset) rows.select(selected)).queryExecution().toRdd().toJavaRDD();
@@ -62,13 +62,6 @@ public final class Packing {
     Kept kept = new Kept(shuffled.toJavaRDD().mapPartitions(new Order(buckets, joined, ends)).rdd());
     kept.setName(name).persist(StorageLevel$.MODULE$.DISK_ONLY());
     return new JavaRDD(new Files(kept), BYTES);
-  }
-
-  private static int[] whole(String json) {
-    List given = (List) Language.Python.read(json, List.class);
-    int[] numbers = new int[given.size()];
-    for (int i = 0; i < numbers.length; i++) numbers[i] = ((Number) given.get(i)).intValue();
-    return numbers;
   }
 
   /** What each partition of blocks holds, see Counts, as a list of lists in JSON. It makes them. */
@@ -367,14 +360,21 @@ public final class Packing {
     }
   }
 
-  /** Blocks as Spark keeps them: where they lie, what they take, and when they go, its block managers know as of any RDD. */
-  public static class Kept extends RDD {
-    public Kept(RDD blocks) {
-      super(blocks, BUFFER);
+  /** What is made of the partitions of another, one by one. */
+  public abstract static class Derived extends RDD {
+    Derived(RDD from, ClassTag type) {
+      super(from, type);
     }
 
     public org.apache.spark.Partition[] getPartitions() {
       return firstParent(BUFFER).partitions();
+    }
+  }
+
+  /** Blocks as Spark keeps them: where they lie, what they take, and when they go, its block managers know as of any RDD. */
+  public static class Kept extends Derived {
+    public Kept(RDD blocks) {
+      super(blocks, BUFFER);
     }
 
     public scala.collection.Iterator compute(org.apache.spark.Partition split, org.apache.spark.TaskContext context) {
@@ -387,7 +387,7 @@ public final class Packing {
    * writes the block. A partition is made where it is asked for and not there, in no executor's heap; beside its blocks, as the one that
    * stands for the partition, lies their number, and what Counts tells of them.
    */
-  public static class Files extends RDD {
+  public static class Files extends Derived {
     private static final int PIECE = 1 << 20;
 
     private final RDD kept;
@@ -395,10 +395,6 @@ public final class Packing {
     public Files(RDD kept) {
       super(kept, BYTES);
       this.kept = kept;
-    }
-
-    public org.apache.spark.Partition[] getPartitions() {
-      return kept.partitions();
     }
 
     public scala.collection.Iterator compute(org.apache.spark.Partition split, org.apache.spark.TaskContext context) {
@@ -495,7 +491,7 @@ public final class Packing {
   }
 
   /** Of each partition of blocks: rows to train on, rows held out, and a checksum of all bytes in their order. */
-  public static class Counts extends RDD {
+  public static class Counts extends Derived {
     private final Files blocks;
 
     public Counts(Files blocks) {
@@ -503,13 +499,8 @@ public final class Packing {
       this.blocks = blocks;
     }
 
-    public org.apache.spark.Partition[] getPartitions() {
-      return blocks.partitions();
-    }
-
     public scala.collection.Iterator compute(org.apache.spark.Partition split, org.apache.spark.TaskContext context) {
-      List one = new ArrayList();
-      one.add(blocks.counts(split, context));
+      List one = java.util.Collections.singletonList(blocks.counts(split, context));
       return scala.jdk.javaapi.CollectionConverters.asScala(one.iterator());
     }
   }

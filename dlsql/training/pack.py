@@ -81,7 +81,7 @@ def pack_rows(bridge: Bridge, found: Profile, settings: Settings, workers: int, 
     beside += [F.lit(1.0) if columns.weight is None else column(columns.weight), F.lit(0) if aside is None else aside.cast("int")]
     rows = columns.weighed.select("*", *beside)
     # By their places: a Column of PySpark's own takes half a millisecond to make, of each of hundreds.
-    places = {name: place for place, name in enumerate(columns.weighed.columns)}
+    places = {name: place for place, name in enumerate(columns.types)}
     taken = [*(places[name] for name in columns.features), *range(len(places), len(places) + len(beside))]
     row = row_type(found.learned, {"key": "<i8", "label": f"({len(labels)},)<i4", "weight": "<f4"})  # a label is a class or a float32
     encoder = bridge.encoder(encoding.told(found.learned, row, strict=True, finite=True, more=_others(found, row)))
