@@ -288,13 +288,19 @@ class Metastore:
 
 
 def _metastore(action: str, call: Callable[..., Any], *arguments: str) -> Any:
-    try:
-        return call(*arguments)
-    except Py4JJavaError as e:
-        reason = str(e.java_exception.toString())
-    except CapturedException as e:
-        reason = str(e)
+    for _ in range(_TIMES):
+        try:
+            return call(*arguments)
+        except Py4JJavaError as e:
+            reason, trace = str(e.java_exception.toString()), str(e)
+        except CapturedException as e:
+            reason, trace = str(e), str(e._stackTrace)
+        if "deadlock" not in (reason + trace).lower():  # in which a database takes back all that one side did, and says so in this word
+            break
     raise error("DLSQL_CATALOG", problem=f"The metastore could not {action}: {reason.splitlines()[0]}")
+
+
+_TIMES = 5  # that a call of the metastore is made whose database ended it for another's sake
 
 
 class Files:

@@ -14,9 +14,10 @@ from urllib.parse import urlparse
 
 import pytest
 from pyspark.errors import AnalysisException
+from pyspark.errors.exceptions.captured import CapturedException
 from pyspark.sql import Row, SparkSession
 
-from dlsql.bridge import Files
+from dlsql.bridge import Files, Metastore
 from dlsql.catalog import Catalog, new_run
 from dlsql.errors import StorageError
 from dlsql.model import RoundInfo, Version
@@ -744,6 +745,27 @@ def test_look_up_reads_again_where_a_file_went_in_between(
     monkeypatch.setattr(Files, "read", while_it_moves)
     assert fresh.find(Name(database, "churn", alias="champion")).version == 2
     assert len(moved) == 1
+
+
+class Deadlocked:
+    """A metastore whose database ends so many calls before it answers."""
+
+    def __init__(self, ended: int) -> None:
+        self.ended, self.calls = ended, 0
+
+    def partitions(self, table: str, values: str) -> str:
+        self.calls += 1
+        if self.calls <= self.ended:
+            raise CapturedException("MetaException(message:See previous errors)", "SQLException: A lock could not be obtained due to a deadlock")
+        return "[]"
+
+
+def test_call_that_the_metastores_database_ended_in_a_deadlock_is_made_again(spark: SparkSession) -> None:
+    assert Metastore(Deadlocked(4)).partitions("aliases", {}) == []
+    always = Deadlocked(1000)
+    with pytest.raises(StorageError, match="The metastore could not list aliases: MetaException"):
+        Metastore(always).partitions("aliases", {})
+    assert always.calls == 5
 
 
 def test_alias_whose_file_is_lost_is_an_error_that_names_it(

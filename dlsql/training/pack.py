@@ -88,7 +88,7 @@ def pack_rows(bridge: Bridge, found: Profile, settings: Settings, workers: int, 
     assert row.fields is not None
     ends = [*(int(row.fields[name][1]) for name in ("label", "weight", "dense", "codes")), row.itemsize]
     blocks = max(1, -(-found.rows * row.itemsize // (workers * _BLOCK_BYTES)))
-    joined = max(1, min(_BUCKETS_A_BLOCK, _BUCKETS // (2 * workers * blocks)))
+    joined = max(1, min(_BUCKETS_A_BLOCK, _BUCKETS // (2 * workers * blocks))) if row.itemsize < _LONG_ROW else 1
     stored = bridge.blocks(rows, taken, encoder, workers, joined * blocks, joined, ends, settings.seed, drawn, title)
     try:
         return _counted(bridge, stored)
@@ -123,4 +123,5 @@ def _counted(bridge: Bridge, stored: "RDD[str | bytes]") -> Blocks:
 _KEY, _LABEL, _WEIGHT = "__dlsql_key", "__dlsql_label", "__dlsql_weight"
 _BLOCK_BYTES = 32 << 20  # a worker shuffles within a block, and holds it in memory
 _BUCKETS_A_BLOCK = 16  # each put in order by itself, in a core's cache
+_LONG_ROW = 1 << 10  # bytes from which on it does not matter whether the cache holds the next one
 _BUCKETS = 1024  # of all blocks and workers, where blocks are not more: a task that splits rows has a chunk of each under way
