@@ -96,17 +96,18 @@ def _price_of_a_round(spark: SparkSession, folder: str) -> Row:
 def _packing(spark: SparkSession, what: str, folder: str) -> Row:
     """Rows to blocks, against the same table read and dropped."""
     session = dlsql.attach(spark)
+    bridge = language(session).bridge
     settings = options.read((("model_type", "dnn_classifier"), ("data_split_method", "no_split")))
-    chosen = columns(session.sql(f"SELECT * FROM parquet.`{folder}`"), settings)
+    chosen = columns(bridge, session.sql(f"SELECT * FROM parquet.`{folder}`"), settings)
     rows = chosen.frame.count()
-    found = profile(chosen, settings, rows)
+    found = profile(bridge, chosen, settings, rows)
     scans, packs = [], []
     for _ in range(WARM + 5):
         began = time.perf_counter()
         session.sql(f"SELECT * FROM parquet.`{folder}`").write.format("noop").mode("overwrite").save()
         scans.append(time.perf_counter() - began)
         began = time.perf_counter()
-        blocks = pack_rows(language(session).bridge, found, settings, WORKERS)
+        blocks = pack_rows(bridge, found, settings, WORKERS)
         packs.append(time.perf_counter() - began)
         blocks.free()
     scan, pack = rows / statistics.median(scans[WARM:]), rows / statistics.median(packs[WARM:])

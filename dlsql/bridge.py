@@ -2,11 +2,13 @@
 
 import json
 import logging
+import math
 import re
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,13 +30,29 @@ _LOG = logging.getLogger("dlsql")
 # In an order in which each uses those before it.
 _SOURCES = (
     "Lists", "Language", "Asked", "Encoder", "Inputs", "Wanted", "Encode", "Answers", "Answer", "PackColumns", "Blocks", "Predict",
-    "Scoring", "ChunkSerializer", "Packing", "Functions", "Metastore",
+    "Scoring", "ChunkSerializer", "Packing", "Statistics", "Functions", "Metastore",
 )  # fmt: skip
 
 _T = TypeVar("_T")
 Question = Mapping[str, Any]
 Answer = Callable[[SparkSession, Question], Any]
 Builders = Mapping[str, tuple[str, ...]]  # a class of Functions.java that builds functions -> their names
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a column's numbers are like, NULL aside."""
+
+    count: float
+    mean: float  # of this and what follows nothing is said where there is no number
+    squares: float  # the sum of squared deviations from the mean
+    least: float
+    largest: float
+
+    @property
+    def deviation(self) -> float:
+        """The standard deviation, of a population."""
+        return math.sqrt(self.squares / self.count)
 
 
 class Bridge:
@@ -131,6 +149,16 @@ class Bridge:
     def bound(self, udf: UserDefinedFunction, plan: Mapping[str, Any], *objects: Any) -> Any:
         """An answer to "bind": the worker's function, how the arguments feed it, and for a model that is known its encoder and answers."""
         return self._list(udf._judf, json.dumps(plan), *objects)
+
+    def finite(self, rows: DataFrame, numbers: Sequence[int], lists: Sequence[int]) -> DataFrame:
+        """The rows that hold no NaN and nothing infinite in these columns, by their places: numbers, and arrays of them."""
+        return DataFrame(self._class("dlsql.Statistics").finite(rows._jdf, json.dumps(numbers), json.dumps(lists)), rows.sparkSession)
+
+    def statistics(self, rows: DataFrame, columns: Sequence[int], checked: Sequence[int]) -> tuple[int, list[Summary]]:
+        """How many rows there are, and of each of these columns, by their places, a summary; see Statistics.java."""
+        count, *found = json.loads(self._class("dlsql.Statistics").of(rows._jdf, json.dumps(columns), json.dumps(checked)))
+        each = len(found) // len(columns)
+        return int(count), [Summary(*found[at : at + each]) for at in range(0, len(found), each)]
 
     def encoder(self, told: str) -> Any:
         """What packs rows in the JVM, see dlsql.encoding."""

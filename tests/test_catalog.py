@@ -756,7 +756,9 @@ class Deadlocked:
     def partitions(self, table: str, values: str) -> str:
         self.calls += 1
         if self.calls <= self.ended:
-            raise CapturedException("MetaException(message:See previous errors)", "SQLException: A lock could not be obtained due to a deadlock")
+            raise CapturedException(
+                "MetaException(message:See previous errors)", "SQLException: A lock could not be obtained due to a deadlock"
+            )
         return "[]"
 
 

@@ -98,7 +98,7 @@ def train(frame: DataFrame, job: Job) -> Trained:
     began = time.perf_counter()
     context = frame.sparkSession.sparkContext
     names, code = torch_names(job.settings), own.own(job.settings, context.getConf().get(own.ALLOWED))
-    chosen = columns(frame, job.settings)
+    chosen = columns(job.bridge, frame, job.settings)
     schedule = schedule_of(job.settings)
     with described(context, f"{job.title}: profiling the columns"):
         outline = _outline(frame, chosen, job, code)
@@ -135,7 +135,7 @@ def outline(frame: DataFrame, job: Job) -> Outline:
     torch_names(job.settings)
     schedule_of(job.settings)
     code = own.own(job.settings, context.getConf().get(own.ALLOWED))
-    chosen = columns(frame, job.settings)
+    chosen = columns(job.bridge, frame, job.settings)
     with described(context, f"explain {job.title}: profiling the columns"):
         return _outline(frame, chosen, job, code)
 
@@ -186,7 +186,7 @@ def _outline(frame: DataFrame, chosen: Columns, job: Job, code: own.Own) -> Outl
     learned = job.start.learned if job.start is not None else None
     if learned is not None:
         _check_same_columns(chosen, settings, learned)
-    found = profile(chosen, settings, frame.count(), learned)
+    found = profile(job.bridge, chosen, settings, frame.count(), learned)
     spec = own.spec(settings, code, found.learned, found.largest) if settings.own_network else _tabular(settings, found.learned)
     parameters = own.check(settings, code, spec)
     own.check_workers(frame.sparkSession.sparkContext, code, spec)

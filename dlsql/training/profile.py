@@ -14,6 +14,7 @@ from pyspark.ml.linalg import VectorUDT
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from dlsql.bridge import Bridge, Summary
 from dlsql.errors import did_you_mean, error, listed
 from dlsql.model import is_label_type, is_whole, kind_of, label_task
 from dlsql.options import LINEAR, Settings
@@ -22,7 +23,6 @@ from udfs.learn import BOUND, MAX_CLASSES, MAX_WORDS, held_out_share, scale, ste
 from udfs.spec import Feature, Label, Preprocess
 
 _STATISTICS_ROWS = 100_000  # of an array column: its positions' means are as good from a sample
-_COLUMNS_A_QUERY = 250  # Spark compiles one aggregation of thousands of expressions badly
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +53,13 @@ class Profile:
     largest: Mapping[str, int]  # of a network of one's own: how far from 0 a column's whole numbers go, by its name
 
 
-def columns(frame: DataFrame, settings: Settings) -> Columns:
+def columns(bridge: Bridge, frame: DataFrame, settings: Settings) -> Columns:
     """Sorts the query's columns by their part, before any job starts. Raises what `parts` raises."""
     frame = without_vectors(frame)
     found = parts(fields(frame), settings)
     _check_not_padded(frame, found.features)
     weighed = frame.where(_weighed(found.labels, found.weight))
-    usable = weighed.where(_finite(found.types, (*found.features, *found.labels, *([found.weight] if found.weight else []))))
+    usable = _finite(bridge, weighed, found)
     return Columns(usable, weighed, found.features, found.labels, found.weight, found.split, found.types)
 
 
@@ -186,16 +186,6 @@ def _weighed(labels: tuple[str, ...], weight: str | None) -> Column:
     return _all(conditions if weight is None else [*conditions, column(weight).isNotNull() & (column(weight) > 0)])
 
 
-def _finite(types: dict[str, str], names: Sequence[str]) -> Column:
-    """Whether no number is NaN or infinite."""
-    numbers = [column(name) for name in names if types[name] in ("float", "double")]
-    lists = [column(name) for name in names if types[name] in ("array<float>", "array<double>")]
-    # NaN is larger than every other number in Spark. One comparison a number: a list of odd ones to look for takes three.
-    bounded = [*(F.abs(one) < _INFINITE for one in numbers), *(F.array_max(one) < _INFINITE for one in lists)]
-    conditions = [F.coalesce(one, F.lit(True)) for one in (*bounded, *(F.array_min(one) > -_INFINITE for one in lists))]
-    return _all(conditions) if conditions else F.lit(True)
-
-
 def _all(conditions: Sequence[Column]) -> Column:
     """Every condition holds. As a tree whose depth is the logarithm of their number: Spark descends into it by recursion."""
     if len(conditions) == 1:
@@ -204,31 +194,38 @@ def _all(conditions: Sequence[Column]) -> Column:
     return _all(conditions[:half]) & _all(conditions[half:])
 
 
-_INFINITE = float("inf")
+def _finite(bridge: Bridge, rows: DataFrame, found: Parts) -> DataFrame:
+    """Rows without NaN or infinite numbers where they teach something."""
+    wanted = {*found.features, *found.labels, found.weight}
+    places = {name: place for place, name in enumerate(found.types) if name in wanted}
+    numbers = [place for name, place in places.items() if found.types[name] in _FLOATS]
+    return bridge.finite(rows, numbers, [place for name, place in places.items() if found.types[name] in _FLOAT_LISTS])
 
 
-def profile(columns: Columns, settings: Settings, total: int, learned: Preprocess | None = None) -> Profile:
+_FLOATS, _FLOAT_LISTS = ("float", "double"), ("array<float>", "array<double>")
+
+
+def profile(bridge: Bridge, columns: Columns, settings: Settings, total: int, learned: Preprocess | None = None) -> Profile:
     """Learns the columns. `total` is the number of rows before unusable ones were left out; `learned` is kept as it is (warm start).
 
     Raises:
         DataError: nothing to learn from: no rows, one class, arrays of several lengths.
     """
-    statistics = _statistics(columns, settings)
-    rows = int(statistics["rows"])
+    rows, statistics = _statistics(bridge, columns, settings)
     if rows < 2:
         why = "" if total == rows else f" ({total - rows} of {total} rows have no label, no positive weight, or a NaN or infinite number)"
         raise error(
             "DLSQL_TRAINING_DATA",
             problem=f"The training query gives {rows} usable row{'' if rows == 1 else 's'}{why}; training needs at least 2.",
         )
-    largest = _largest(columns, statistics)
+    largest = _largest(columns, statistics, settings)
     if learned is not None:
         again = [_recounted(columns, name, label) for name, label in zip(columns.labels, learned.labels, strict=True)]
         counts, texts = tuple(one[0] for one in again), tuple(one[1] for one in again)
     else:
         labels, counts, texts = zip(*(_label(columns, name, statistics, settings) for name in columns.labels), strict=True)
         words = _words(columns)
-        features = tuple(_feature(columns, name, statistics, words, settings) for name in columns.features)
+        features = tuple(_feature(columns, name, rows, statistics, words, settings) for name in columns.features)
         bound = None if settings.model_type in LINEAR or not settings.scaled else BOUND
         learned = Preprocess(_with_arrays(columns, features, rows, settings.seed), labels[0], bound, labels[1:])
     held_out = held_out_share(settings.data_split_method, settings.data_split_eval_fraction, rows)
@@ -249,53 +246,72 @@ def _number(columns: Columns, name: str) -> Column:
     return column(name).cast("double")
 
 
-def _statistics(columns: Columns, settings: Settings) -> dict[str, Any]:
-    """Means and deviations as `mean.<i>` and `scale.<i>`, array lengths as `short.<i>` and `long.<i>`, by the feature's place."""
-    wanted: list[Column] = [F.count(F.lit(1)).alias("rows")]
+_Statistics = Mapping[str, Summary | None]  # None of a column without a number
+
+
+def _statistics(bridge: Bridge, columns: Columns, settings: Settings) -> tuple[int, _Statistics]:
+    """The number of usable rows, and summaries of features by their places: `value.<i>` of a number, `size.<i>`, `low.<i>` and `high.<i>`
+    of an array, `there.<i>` of words; `label.<name>` of a label that is a number.
+    """
+    made: dict[str, Column] = {}
+    plain: dict[str, str] = {}  # summaries of columns as they are
+    checked = set()  # summaries of what may be NaN or infinite
     for i, name in enumerate(columns.features):
-        kind = kind_of(columns.types[name])
-        if kind in ("number", "time"):
-            wanted += [F.avg(_number(columns, name)).alias(f"mean.{i}"), F.stddev_pop(_number(columns, name)).alias(f"scale.{i}")]
+        type, kind = columns.types[name], kind_of(columns.types[name])
+        if kind == "number":
+            plain[f"value.{i}"] = name
+        elif kind == "time":
+            made[f"value.{i}"] = _number(columns, name)
         elif kind in ("numbers", "bytes"):
-            size = F.when(column(name).isNotNull(), F.size(column(name)) if kind == "numbers" else F.octet_length(column(name)))
-            wanted += [F.min(size).alias(f"short.{i}"), F.max(size).alias(f"long.{i}")]
+            size = F.size(column(name)) if kind == "numbers" else F.octet_length(column(name))
+            made[f"size.{i}"] = F.when(column(name).isNotNull(), size)
         else:
-            wanted.append(F.count_if(column(name).isNull()).alias(f"nulls.{i}"))
-        if is_whole(columns.types[name]) and not settings.scaled:
-            ends = (F.array_min, F.array_max) if kind == "numbers" else (lambda one: one,) * 2
-            low, high = (end(column(name)).cast("double") for end in ends)
-            wanted.append(F.max(F.greatest(F.abs(low), F.abs(high))).alias(f"largest.{i}"))
+            made[f"there.{i}"] = F.when(column(name).isNotNull(), F.lit(1))
+        if type in _FLOAT_LISTS or (kind == "numbers" and is_whole(type) and not settings.scaled):
+            made |= {f"low.{i}": F.array_min(column(name)), f"high.{i}": F.array_max(column(name))}
+        checked |= {f"value.{i}"} if type in _FLOATS else {f"low.{i}", f"high.{i}"} if type in _FLOAT_LISTS else set()
     for name in columns.labels:
         if label_task(settings.task, columns.types[name]) == "regression":
-            number = _number(columns, name)
-            wanted += [F.avg(number).alias(f"label.mean.{name}"), F.stddev_pop(number).alias(f"label.scale.{name}")]
-    found: dict[str, Any] = {}
-    for start in range(0, len(wanted), _COLUMNS_A_QUERY):
-        found |= columns.frame.agg(*wanted[start : start + _COLUMNS_A_QUERY]).collect()[0].asDict()
-    return found
+            made[f"label.{name}"] = _number(columns, name)
+    for name in {*columns.labels, *([columns.weight] if columns.weight else [])}:
+        if columns.types[name] in _FLOATS:
+            plain[f"beside.{name}"] = name
+            checked.add(f"beside.{name}")
+    places = {name: place for place, name in enumerate(columns.types)}
+    keys = [*plain, *made]
+    taken = [*(places[name] for name in plain.values()), *range(len(places), len(places) + len(made))]
+    rows = columns.weighed.select("*", *made.values())
+    count, found = bridge.statistics(rows, taken, [place for place, key in enumerate(keys) if key in checked])
+    return count, {key: one if one.count else None for key, one in zip(keys, found, strict=True)}
 
 
 _EXACT = 1 << 24  # whole numbers up to this are numbers of float32, which is what blocks hold
 
 
-def _largest(columns: Columns, statistics: dict[str, Any]) -> dict[str, int]:
-    found = {name: int(statistics.get(f"largest.{i}") or 0) for i, name in enumerate(columns.features)}
-    for name, largest in found.items():
+def _largest(columns: Columns, statistics: _Statistics, settings: Settings) -> dict[str, int]:
+    found = {}
+    for i, name in enumerate(columns.features):
+        counts = is_whole(columns.types[name]) and not settings.scaled
+        parts = [statistics.get(f"{part}.{i}") for part in ("value", "low", "high")] if counts else []
+        largest = int(max((abs(end) for one in parts if one for end in (one.least, one.largest)), default=0))
         if largest > _EXACT:
             problem = f"Column `{name}` holds whole numbers up to {largest}; a network of your own takes them up to {_EXACT} exactly."
             raise error("DLSQL_SHAPE", problem=f"{problem} Use standardize = TRUE, or cast the column to DOUBLE or STRING.")
+        found[name] = largest
     return found
 
 
-def _feature(columns: Columns, name: str, statistics: dict[str, Any], words: dict[str, list[str]], settings: Settings) -> Feature:
+def _feature(columns: Columns, name: str, rows: int, statistics: _Statistics, words: dict[str, list[str]], settings: Settings) -> Feature:
     i, type = columns.features.index(name), columns.types[name]
     kind = str(kind_of(type))
     if kind == "category":
-        return Feature(name, type, kind, vocabulary=tuple(words[name]), nulls_seen=statistics[f"nulls.{i}"] > 0)
+        there = statistics[f"there.{i}"]
+        return Feature(name, type, kind, vocabulary=tuple(words[name]), nulls_seen=(there.count if there else 0) < rows)
     if kind in ("numbers", "bytes"):
-        short, long = statistics[f"short.{i}"], statistics[f"long.{i}"]
-        if short is None or long == 0:
+        size = statistics[f"size.{i}"]
+        if size is None or size.largest == 0:
             raise error("DLSQL_TRAINING_DATA", problem=f"Column `{name}` holds no array with a number in it.")
+        short, long = int(size.least), int(size.largest)
         if short != long:
             unit, what = ("numbers", "arrays") if kind == "numbers" else ("bytes", "tensors")
             problem = f"Column `{name}` holds {what} of {short} to {long} {unit}; a network takes {what} of one length."
@@ -307,8 +323,16 @@ def _feature(columns: Columns, name: str, statistics: dict[str, Any], words: dic
         return Feature(name, type, kind, means=(0.0,) * long, scales=(1.0,) * long)
     if kind == "number" and not settings.scaled:
         return Feature(name, type, kind, means=(0.0,), scales=(1.0,))
-    mean = steady(statistics[f"mean.{i}"], 0.0)
-    return Feature(name, type, kind, means=(mean,), scales=(scale(statistics[f"scale.{i}"], mean),))
+    mean, deviation = _standard(statistics[f"value.{i}"])
+    return Feature(name, type, kind, means=(mean,), scales=(deviation,))
+
+
+def _standard(summary: Summary | None) -> tuple[float, float]:
+    """What numbers are standardised by: their mean and deviation, 0 and 1 where there is none."""
+    if summary is None:
+        return 0.0, 1.0
+    mean = steady(summary.mean, 0.0)
+    return mean, scale(summary.deviation, mean)
 
 
 def _words(columns: Columns) -> dict[str, list[str]]:
@@ -350,13 +374,12 @@ def _with_arrays(columns: Columns, features: tuple[Feature, ...], rows: int, see
 _Learned = tuple[Label, tuple[int, ...], tuple[str, ...]]  # a label, and of a classification the rows and the text of each class
 
 
-def _label(columns: Columns, name: str, statistics: dict[str, Any], settings: Settings) -> _Learned:
+def _label(columns: Columns, name: str, statistics: _Statistics, settings: Settings) -> _Learned:
     if label_task(settings.task, columns.types[name]) == "classification":
         return _classes(columns, name)
     if settings.own_loss and not settings.standardize:  # which may mean the label's own unit: a count, a share
         return Label(name, columns.types[name]), (), ()
-    mean = steady(statistics[f"label.mean.{name}"], 0.0)
-    return Label(name, columns.types[name], None, mean, scale(statistics[f"label.scale.{name}"], mean)), (), ()
+    return Label(name, columns.types[name], None, *_standard(statistics[f"label.{name}"])), (), ()
 
 
 def class_key(label: Column, type: str) -> Column:
