@@ -154,11 +154,11 @@ class Bridge:
         """The rows that hold no NaN and nothing infinite in these columns, by their places: numbers, and arrays of them."""
         return DataFrame(self._class("dlsql.Statistics").finite(rows._jdf, json.dumps(numbers), json.dumps(lists)), rows.sparkSession)
 
-    def statistics(self, rows: DataFrame, columns: Sequence[int], checked: Sequence[int]) -> tuple[int, list[Summary]]:
-        """How many rows there are, and of each of these columns, by their places, a summary; see Statistics.java."""
-        count, *found = json.loads(self._class("dlsql.Statistics").of(rows._jdf, json.dumps(columns), json.dumps(checked)))
+    def statistics(self, rows: DataFrame, columns: Sequence[int], checked: Sequence[int]) -> tuple[int, int, list[Summary]]:
+        """How many rows count and how many do not, and of each of these columns, by their places, a summary; see Statistics.java."""
+        count, skipped, *found = json.loads(self._class("dlsql.Statistics").of(rows._jdf, json.dumps(columns), json.dumps(checked)))
         each = len(found) // len(columns)
-        return int(count), [Summary(*found[at : at + each]) for at in range(0, len(found), each)]
+        return int(count), int(skipped), [Summary(*found[at : at + each]) for at in range(0, len(found), each)]
 
     def encoder(self, told: str) -> Any:
         """What packs rows in the JVM, see dlsql.encoding."""

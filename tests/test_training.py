@@ -11,6 +11,7 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 
 from dlsql import training
+from dlsql.session import language
 from examples.datasets import path
 
 LINEAR = "model_type = 'linear_regressor', max_iterations = 1"
@@ -177,6 +178,39 @@ def test_a_thousand_columns(spark: SparkSession) -> None:
     columns = ", ".join(f"(id * {i} % 97) AS c{i}" for i in range(1, 1001))
     train(spark, LINEAR, f"SELECT {columns}, id AS label FROM range(200)")
     assert spark.sql(f"SELECT PREDICT('m', struct(*)) AS p FROM (SELECT {columns} FROM range(2))").count() == 2
+
+
+@pytest.mark.parametrize("partitions", [1, 7, 60])
+def test_statistics_are_what_sparks_aggregations_say(spark: SparkSession, partitions: int) -> None:
+    far = "1e6 + id % 7 / 3"  # where the mean of squares has no digits left
+    rows = spark.range(0, 50, 1, partitions).selectExpr(
+        "CASE id WHEN 3 THEN double('nan') WHEN 4 THEN NULL WHEN 5 THEN float('-inf') ELSE randn(1) END AS checked",
+        f"{far} AS far", "IF(id % 3 = 0, NULL, id) AS whole", "id > 20 AS flag", "CAST(id AS DECIMAL(20, 2)) AS exact",
+        "CAST(NULL AS DOUBLE) AS none",
+    )  # fmt: skip
+    bridge, names = language(spark).bridge, rows.columns
+    count, odd, found = bridge.statistics(rows, [1, 0, 2, 3, 4, 5, 1], [1])
+    usable = bridge.finite(rows, [0], [])
+    assert (count, odd, usable.count()) == (48, 2, 48)
+    for summary, name in zip(found, ["far", *names[:1], *names[2:], "far"], strict=True):
+        number = f"CAST({name} AS DOUBLE)"
+        ((n, mean, deviation, least, largest),) = usable.selectExpr(
+            f"count({name})", f"avg({number})", f"stddev_pop({number})", f"min({number})", f"max({number})"
+        ).collect()
+        assert summary.count == n
+        if n:
+            told = (summary.mean, summary.deviation, summary.least, summary.largest)
+            assert told == pytest.approx((mean, deviation, least, largest), rel=1e-9), name
+
+
+def test_statistics_of_no_rows_and_of_lists(spark: SparkSession) -> None:
+    bridge = language(spark).bridge
+    assert bridge.statistics(spark.range(0), [0], [])[:2] == (0, 0)
+    assert bridge.statistics(spark.range(5).where("id < 0"), [0], [0])[2][0].count == 0
+    lists = spark.sql(
+        "SELECT * FROM VALUES (array(1D, NULL)), (NULL), (array(double('nan'))), (array(0D, double('-inf'))), (array()) AS t(x)"
+    )
+    assert [row[0] for row in bridge.finite(lists, [], [0]).collect()] == [[1.0, None], None, []]
 
 
 def test_rows_that_cannot_be_learned_from_are_left_out_and_counted(spark: SparkSession) -> None:

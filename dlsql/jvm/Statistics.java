@@ -14,6 +14,7 @@ import org.apache.spark.sql.functions;
  * anew; and columns are named by their places, because one that PySpark makes takes half a millisecond.
  */
 public final class Statistics {
+  private static final int FIRST = 2;  // where the first column's numbers stand, after those of all rows
   private static final int EACH = 5;  // numbers of a column: how many, their mean, the sum of squared deviations from it, the least, the largest
 
   /** The rows that hold no NaN and nothing infinite in these columns, numbers or lists of them; both are places, in JSON. */
@@ -44,10 +45,10 @@ public final class Statistics {
   }
 
   /**
-   * How many rows there are, then of each column the numbers that EACH tells of, NULL aside; in JSON.
+   * How many rows count and how many do not, then of each column the numbers that EACH tells of, NULL aside; in JSON.
    *
    * @param columns their places, which may repeat.
-   * @param checked places in these: rows with NaN or an infinite number there count nowhere.
+   * @param checked places in these: rows with NaN or an infinite number there do not count.
    */
   public static String of(org.apache.spark.sql.classic.Dataset rows, String columns, String checked) {
     List given = Lists.list(rows.queryExecution().analyzed().output());
@@ -62,8 +63,8 @@ public final class Statistics {
   }
 
   private static double[] empty(int columns) {
-    double[] all = new double[1 + EACH * columns];
-    for (int at = 1; at < all.length; at += EACH) {
+    double[] all = new double[FIRST + EACH * columns];
+    for (int at = FIRST; at < all.length; at += EACH) {
       all[at + 3] = Double.POSITIVE_INFINITY;
       all[at + 4] = Double.NEGATIVE_INFINITY;
     }
@@ -85,6 +86,7 @@ public final class Statistics {
       for (Iterator each = (Iterator) rows; each.hasNext();) {
         InternalRow row = (InternalRow) each.next();
         if (isFinite(row)) add(row, all);
+        else all[1]++;
       }
       return java.util.Collections.singletonList(all).iterator();
     }
@@ -98,7 +100,7 @@ public final class Statistics {
 
     private void add(InternalRow row, double[] all) {
       all[0]++;
-      for (int column = 0, at = 1; column < columns; column++, at += EACH) {
+      for (int column = 0, at = FIRST; column < columns; column++, at += EACH) {
         if (row.isNullAt(column)) continue;
         double value = row.getDouble(column), away = value - all[at + 1];
         all[at + 1] += away / ++all[at];
@@ -113,8 +115,8 @@ public final class Statistics {
   public static class Merge implements org.apache.spark.api.java.function.Function2 {
     public Object call(Object one, Object other) {
       double[] a = (double[]) one, b = (double[]) other;
-      a[0] += b[0];
-      for (int at = 1; at < a.length; at += EACH) {
+      for (int at = 0; at < FIRST; at++) a[at] += b[at];
+      for (int at = FIRST; at < a.length; at += EACH) {
         double n = a[at] + b[at], away = b[at + 1] - a[at + 1];
         if (b[at] == 0) continue;
         a[at + 1] += away * (b[at] / n);

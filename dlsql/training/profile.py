@@ -6,7 +6,7 @@ Nothing here grows with the table on the driver: vocabularies and classes are ca
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pyspark.ml.functions import vector_to_array
@@ -211,7 +211,9 @@ def profile(bridge: Bridge, columns: Columns, settings: Settings, total: int, le
     Raises:
         DataError: nothing to learn from: no rows, one class, arrays of several lengths.
     """
-    rows, statistics = _statistics(bridge, columns, settings)
+    rows, odd, statistics = _statistics(bridge, columns, settings)
+    if not odd:  # what else is asked need not read the numbers
+        columns = replace(columns, frame=columns.weighed)
     if rows < 2:
         why = "" if total == rows else f" ({total - rows} of {total} rows have no label, no positive weight, or a NaN or infinite number)"
         raise error(
@@ -249,9 +251,9 @@ def _number(columns: Columns, name: str) -> Column:
 _Statistics = Mapping[str, Summary | None]  # None of a column without a number
 
 
-def _statistics(bridge: Bridge, columns: Columns, settings: Settings) -> tuple[int, _Statistics]:
-    """The number of usable rows, and summaries of features by their places: `value.<i>` of a number, `size.<i>`, `low.<i>` and `high.<i>`
-    of an array, `there.<i>` of words; `label.<name>` of a label that is a number.
+def _statistics(bridge: Bridge, columns: Columns, settings: Settings) -> tuple[int, int, _Statistics]:
+    """The number of usable rows, and of those with odd numbers; then summaries of the features by their places: `value.<i>` of a number,
+    `size.<i>`, `low.<i>` and `high.<i>` of an array, `there.<i>` of words; and `label.<name>` of a label that is a number.
     """
     made: dict[str, Column] = {}
     plain: dict[str, str] = {}  # summaries of columns as they are
@@ -281,8 +283,8 @@ def _statistics(bridge: Bridge, columns: Columns, settings: Settings) -> tuple[i
     keys = [*plain, *made]
     taken = [*(places[name] for name in plain.values()), *range(len(places), len(places) + len(made))]
     rows = columns.weighed.select("*", *made.values())
-    count, found = bridge.statistics(rows, taken, [place for place, key in enumerate(keys) if key in checked])
-    return count, {key: one if one.count else None for key, one in zip(keys, found, strict=True)}
+    count, odd, found = bridge.statistics(rows, taken, [place for place, key in enumerate(keys) if key in checked])
+    return count, odd, {key: one if one.count else None for key, one in zip(keys, found, strict=True)}
 
 
 _EXACT = 1 << 24  # whole numbers up to this are numbers of float32, which is what blocks hold
