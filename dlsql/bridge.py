@@ -44,10 +44,16 @@ class Summary:
     """What a column's numbers are like, NULL aside."""
 
     count: float
-    mean: float  # of this and what follows nothing is said where there is no number
-    squares: float  # the sum of squared deviations from the mean
+    sum: float
+    center: float  # their mean but for rounding; of this and what follows nothing is said where there is no number
+    squares: float  # the sum of squared deviations from it
     least: float
     largest: float
+
+    @property
+    def mean(self) -> float:
+        """The mean; of whole numbers the same whatever order they come in."""
+        return self.sum / self.count
 
     @property
     def deviation(self) -> float:
@@ -323,12 +329,14 @@ def _metastore(action: str, call: Callable[..., Any], *arguments: str) -> Any:
             reason, trace = str(e.java_exception.toString()), str(e)
         except CapturedException as e:
             reason, trace = str(e), str(e._stackTrace)
-        if "deadlock" not in (reason + trace).lower():  # in which a database takes back all that one side did, and says so in this word
+        if not _DEADLOCK.search(reason + trace):
             break
     raise error("DLSQL_CATALOG", problem=f"The metastore could not {action}: {reason.splitlines()[0]}")
 
 
-_TIMES = 5  # that a call of the metastore is made whose database ended it for another's sake
+# In which a database takes back all that one side did: the words of Derby, MySQL, PostgreSQL and Oracle, SQL Server.
+_DEADLOCK = re.compile("due to a deadlock|deadlock found|deadlock detected|was deadlocked", re.IGNORECASE)
+_TIMES = 5  # that such a call is made
 
 
 class Files:

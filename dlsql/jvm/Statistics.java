@@ -15,7 +15,9 @@ import org.apache.spark.sql.functions;
  */
 public final class Statistics {
   private static final int FIRST = 2;  // where the first column's numbers stand, after those of all rows
-  private static final int EACH = 5;  // numbers of a column: how many, their mean, the sum of squared deviations from it, the least, the largest
+  // Of a column: how many numbers, their sum, their mean, the sum of squared deviations from it, the least, the largest. The sum of whole
+  // numbers is exact, whatever tasks end first; the mean that stands beside it is good enough for the deviations alone.
+  private static final int EACH = 6;
 
   /** The rows that hold no NaN and nothing infinite in these columns, numbers or lists of them; both are places, in JSON. */
   public static Dataset finite(org.apache.spark.sql.classic.Dataset rows, String numbers, String lists) {
@@ -65,8 +67,8 @@ public final class Statistics {
   private static double[] empty(int columns) {
     double[] all = new double[FIRST + EACH * columns];
     for (int at = FIRST; at < all.length; at += EACH) {
-      all[at + 3] = Double.POSITIVE_INFINITY;
-      all[at + 4] = Double.NEGATIVE_INFINITY;
+      all[at + 4] = Double.POSITIVE_INFINITY;
+      all[at + 5] = Double.NEGATIVE_INFINITY;
     }
     return all;
   }
@@ -102,11 +104,12 @@ public final class Statistics {
       all[0]++;
       for (int column = 0, at = FIRST; column < columns; column++, at += EACH) {
         if (row.isNullAt(column)) continue;
-        double value = row.getDouble(column), away = value - all[at + 1];
-        all[at + 1] += away / ++all[at];
-        all[at + 2] += away * (value - all[at + 1]);
-        if (value < all[at + 3]) all[at + 3] = value;
-        if (value > all[at + 4]) all[at + 4] = value;
+        double value = row.getDouble(column), away = value - all[at + 2];
+        all[at + 1] += value;
+        all[at + 2] += away / ++all[at];
+        all[at + 3] += away * (value - all[at + 2]);
+        if (value < all[at + 4]) all[at + 4] = value;
+        if (value > all[at + 5]) all[at + 5] = value;
       }
     }
   }
@@ -117,13 +120,14 @@ public final class Statistics {
       double[] a = (double[]) one, b = (double[]) other;
       for (int at = 0; at < FIRST; at++) a[at] += b[at];
       for (int at = FIRST; at < a.length; at += EACH) {
-        double n = a[at] + b[at], away = b[at + 1] - a[at + 1];
+        double n = a[at] + b[at], away = b[at + 2] - a[at + 2];
         if (b[at] == 0) continue;
-        a[at + 1] += away * (b[at] / n);
-        a[at + 2] += b[at + 2] + away * away * (a[at] / n * b[at]);
+        a[at + 1] += b[at + 1];
+        a[at + 2] += away * (b[at] / n);
+        a[at + 3] += b[at + 3] + away * away * (a[at] / n * b[at]);
         a[at] = n;
-        a[at + 3] = Math.min(a[at + 3], b[at + 3]);
-        a[at + 4] = Math.max(a[at + 4], b[at + 4]);
+        a[at + 4] = Math.min(a[at + 4], b[at + 4]);
+        a[at + 5] = Math.max(a[at + 5], b[at + 5]);
       }
       return a;
     }

@@ -1,11 +1,11 @@
-"""What training learns of the columns before the first step, by Spark SQL aggregations over the training query.
+"""What training learns of the columns before the first step, by a few jobs over the training query.
 
 Means and deviations of numbers, the words of strings, the classes of the label, and how many rows there are to learn from. A row is
 usable when its label is there, its weight is a positive number, and none of its numbers is NaN or infinite; NULLs are usable.
 Nothing here grows with the table on the driver: vocabularies and classes are capped.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,7 +30,7 @@ class Columns:
     """The training query's columns by their part."""
 
     frame: DataFrame  # usable rows only
-    weighed: DataFrame  # those, and rows with numbers that are NaN or infinite, which an Encoder finds with less effort than a filter
+    weighed: DataFrame  # those, and rows with numbers (no classes) that are NaN or infinite, which an Encoder finds with less effort
     features: tuple[str, ...]
     labels: tuple[str, ...]
     weight: str | None
@@ -59,7 +59,9 @@ def columns(bridge: Bridge, frame: DataFrame, settings: Settings) -> Columns:
     found = parts(fields(frame), settings)
     _check_not_padded(frame, found.features)
     weighed = frame.where(_weighed(found.labels, found.weight))
-    usable = _finite(bridge, weighed, found)
+    classes = {name for name in found.labels if label_task(settings.task, found.types[name]) == "classification"}
+    weighed = _finite(bridge, weighed, found, classes)
+    usable = _finite(bridge, weighed, found, {*found.features, *found.labels, *([found.weight] if found.weight else [])} - classes)
     return Columns(usable, weighed, found.features, found.labels, found.weight, found.split, found.types)
 
 
@@ -194,10 +196,9 @@ def _all(conditions: Sequence[Column]) -> Column:
     return _all(conditions[:half]) & _all(conditions[half:])
 
 
-def _finite(bridge: Bridge, rows: DataFrame, found: Parts) -> DataFrame:
-    """Rows without NaN or infinite numbers where they teach something."""
-    wanted = {*found.features, *found.labels, found.weight}
-    places = {name: place for place, name in enumerate(found.types) if name in wanted}
+def _finite(bridge: Bridge, rows: DataFrame, found: Parts, names: Collection[str]) -> DataFrame:
+    """Rows without NaN or infinite numbers in these columns."""
+    places = {name: place for place, name in enumerate(found.types) if name in names}
     numbers = [place for name, place in places.items() if found.types[name] in _FLOATS]
     return bridge.finite(rows, numbers, [place for name, place in places.items() if found.types[name] in _FLOAT_LISTS])
 
@@ -271,14 +272,17 @@ def _statistics(bridge: Bridge, columns: Columns, settings: Settings) -> tuple[i
             made[f"there.{i}"] = F.when(column(name).isNotNull(), F.lit(1))
         if type in _FLOAT_LISTS or (kind == "numbers" and is_whole(type) and not settings.scaled):
             made |= {f"low.{i}": F.array_min(column(name)), f"high.{i}": F.array_max(column(name))}
-        checked |= {f"value.{i}"} if type in _FLOATS else {f"low.{i}", f"high.{i}"} if type in _FLOAT_LISTS else set()
+        if type in _FLOATS:
+            checked.add(f"value.{i}")
+        if type in _FLOAT_LISTS:
+            checked |= {f"low.{i}", f"high.{i}"}
     for name in columns.labels:
         if label_task(settings.task, columns.types[name]) == "regression":
             made[f"label.{name}"] = _number(columns, name)
-    for name in {*columns.labels, *([columns.weight] if columns.weight else [])}:
-        if columns.types[name] in _FLOATS:
-            plain[f"beside.{name}"] = name
-            checked.add(f"beside.{name}")
+            checked |= {f"label.{name}"} if columns.types[name] in _FLOATS else set()
+    if columns.weight is not None:
+        plain["weight"] = columns.weight
+        checked |= {"weight"} if columns.types[columns.weight] in _FLOATS else set()
     places = {name: place for place, name in enumerate(columns.types)}
     keys = [*plain, *made]
     taken = [*(places[name] for name in plain.values()), *range(len(places), len(places) + len(made))]
@@ -334,6 +338,8 @@ def _standard(summary: Summary | None) -> tuple[float, float]:
     if summary is None:
         return 0.0, 1.0
     mean = steady(summary.mean, 0.0)
+    if abs(mean) < 1e-9 * summary.deviation:  # rounding, which is another each time
+        mean = 0.0
     return mean, scale(summary.deviation, mean)
 
 
