@@ -216,9 +216,9 @@ def test_statistics_of_no_rows_and_of_lists(spark: SparkSession) -> None:
 
 def test_a_class_that_is_no_number_is_left_out(spark: SparkSession) -> None:
     query = "SELECT id AS x, CASE WHEN id < 3 THEN double('nan') WHEN id = 3 THEN double('inf') ELSE id % 2 END AS label FROM range(40)"
-    row = train(spark, f"{CLASSES}, data_split_method = 'no_split'", query)
+    row = train(spark, f"{CLASSES}, data_split_method = 'no_split'", query, "of_numbers")
     assert (row["rows_trained"], row["metrics"]["rows_skipped"]) == (36, 4.0)
-    assert {row.rows for row in spark.sql("SELECT rows FROM ML_TRAINING_INFO('m')").collect()} == {36}
+    assert {row.rows for row in spark.sql("SELECT rows FROM ML_TRAINING_INFO('of_numbers')").collect()} == {36}
 
 
 def test_rows_that_cannot_be_learned_from_are_left_out_and_counted(spark: SparkSession) -> None:
