@@ -10,12 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from torch import nn
 
 import dlsql
 from bench.tables import Row
 from dlsql import options
+from dlsql.bridge import Bridge
 from dlsql.session import language
 from dlsql.training.pack import pack_rows
 from dlsql.training.profile import columns, profile
@@ -52,6 +53,7 @@ def run(spark: SparkSession) -> list[Row]:
             _price_of_a_round(spark, few),
             _packing(spark, "60,000 x array of 784", digits),
             _packing(spark, "1,000,000 x 20 columns", numbers),
+            _profiling(spark, "1,000,000 x 20 columns", numbers),
         ]
 
 
@@ -95,23 +97,39 @@ def _price_of_a_round(spark: SparkSession, folder: str) -> Row:
 
 def _packing(spark: SparkSession, what: str, folder: str) -> Row:
     """Rows to blocks, against the same table read and dropped."""
-    session = dlsql.attach(spark)
-    bridge = language(session).bridge
-    settings = options.read((("model_type", "dnn_classifier"), ("data_split_method", "no_split")))
-    chosen = columns(bridge, session.sql(f"SELECT * FROM parquet.`{folder}`"), settings)
+    table, settings, bridge = _table(spark, folder)
+    chosen = columns(bridge, table, settings)
     rows = chosen.frame.count()
     found = profile(bridge, chosen, settings, rows)
-    scans, packs = [], []
+    return _beside_scan(f"packing {what}, rows/s", rows, table, lambda: pack_rows(bridge, found, settings, WORKERS).free(), "0.5")
+
+
+def _profiling(spark: SparkSession, what: str, folder: str) -> Row:
+    """What is learned of the columns before the first step, against the same."""
+    table, settings, bridge = _table(spark, folder)
+    rows = table.count()
+    return _beside_scan(
+        f"profiling {what}, rows/s", rows, table, lambda: profile(bridge, columns(bridge, table, settings), settings, rows), ""
+    )
+
+
+def _table(spark: SparkSession, folder: str) -> tuple[DataFrame, options.Settings, Bridge]:
+    session = dlsql.attach(spark)
+    settings = options.read((("model_type", "dnn_classifier"), ("data_split_method", "no_split")))
+    return session.sql(f"SELECT * FROM parquet.`{folder}`"), settings, language(session).bridge
+
+
+def _beside_scan(what: str, rows: int, table: DataFrame, work: Callable[[], object], goal: str) -> Row:
+    scans, works = [], []
     for _ in range(WARM + 5):
         began = time.perf_counter()
-        session.sql(f"SELECT * FROM parquet.`{folder}`").write.format("noop").mode("overwrite").save()
+        table.write.format("noop").mode("overwrite").save()
         scans.append(time.perf_counter() - began)
         began = time.perf_counter()
-        blocks = pack_rows(bridge, found, settings, WORKERS)
-        packs.append(time.perf_counter() - began)
-        blocks.free()
-    scan, pack = rows / statistics.median(scans[WARM:]), rows / statistics.median(packs[WARM:])
-    return Row(f"packing {what}, rows/s", f"{pack:,.0f}", f"{scan:,.0f} bare scan", f"{pack / scan:.2f}", "0.5")
+        work()
+        works.append(time.perf_counter() - began)
+    scan, done = rows / statistics.median(scans[WARM:]), rows / statistics.median(works[WARM:])
+    return Row(what, f"{done:,.0f}", f"{scan:,.0f} bare scan", f"{done / scan:.2f}", goal)
 
 
 def perceptron() -> nn.Module:
