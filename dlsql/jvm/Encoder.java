@@ -145,7 +145,7 @@ public final class Encoder implements java.io.Serializable {
     return !finite || isFinite(value);
   }
 
-  private static boolean isFinite(double value) {
+  static boolean isFinite(double value) {
     return Math.abs(value) < Double.POSITIVE_INFINITY;  // of NaN, too
   }
 

@@ -1,5 +1,6 @@
 package dlsql;
 
+import java.util.List;
 import java.util.Map;
 import org.apache.spark.QueryContext;
 import org.apache.spark.sql.AnalysisException;
@@ -60,6 +61,18 @@ public class Language {
       } catch (Exception e) {
         throw new IllegalArgumentException(e);
       }
+    }
+
+    /** Whole numbers, a list in JSON. */
+    public static int[] whole(String json) {
+      return (int[]) read(json, int[].class);
+    }
+
+    /** Those of a frame's columns that Python names by their places: no parser reads their names then. */
+    public static List columns(org.apache.spark.sql.classic.Dataset rows, String places) {
+      List given = Lists.list(rows.queryExecution().analyzed().output()), found = new java.util.ArrayList();
+      for (int place : whole(places)) found.add(given.get(place));
+      return found;
     }
   }
 

@@ -49,10 +49,8 @@ public final class Packing {
    */
   public static JavaRDD blocks(org.apache.spark.sql.classic.Dataset rows, String columns, Encoder encoder, int workers, int buckets, int joined,
       String parts, long seed, int drawn, String name) {
-    int[] ends = (int[]) Language.Python.read(parts, int[].class);
-    List given = Lists.list(rows.queryExecution().analyzed().output()), features = new ArrayList();
-    for (int column : (int[]) Language.Python.read(columns, int[].class)) features.add(given.get(column));
-    Expression packed = Encode.of(encoder, Wanted.TRUE, features, null);
+    int[] ends = Language.Python.whole(parts);
+    Expression packed = Encode.of(encoder, Wanted.TRUE, Language.Python.columns(rows, columns), null);
     Column[] selected = new Column[] {org.apache.spark.sql.classic.ExpressionUtils.column(packed)};
     JavaRDD read = ((org.apache.spark.sql.classic.Dataset) rows.select(selected)).queryExecution().toRdd().toJavaRDD();
     RDD split = read.mapPartitionsToPair(new Split(workers, buckets, ends, seed, drawn)).rdd();

@@ -21,12 +21,13 @@ public final class Statistics {
 
   /** The rows that hold no NaN and nothing infinite in these columns, numbers or lists of them; both are places, in JSON. */
   public static Dataset finite(org.apache.spark.sql.classic.Dataset rows, String numbers, String lists) {
-    List given = Lists.list(rows.queryExecution().analyzed().output()), bounded = new java.util.ArrayList();
+    List bounded = new java.util.ArrayList();
+    Column most = functions.lit(Double.valueOf(Double.POSITIVE_INFINITY)), least = functions.lit(Double.valueOf(Double.NEGATIVE_INFINITY));
     // NaN is larger than every other number in Spark. One comparison a number: a list of odd ones to look for takes three.
-    for (int place : places(numbers)) bounded.add(functions.abs(column(given, place)).lt(functions.lit(Double.valueOf(Double.POSITIVE_INFINITY))));
-    for (int place : places(lists)) {
-      bounded.add(functions.array_max(column(given, place)).lt(functions.lit(Double.valueOf(Double.POSITIVE_INFINITY))));
-      bounded.add(functions.array_min(column(given, place)).gt(functions.lit(Double.valueOf(Double.NEGATIVE_INFINITY))));
+    for (Object one : Language.Python.columns(rows, numbers)) bounded.add(functions.abs(column(one)).lt(most));
+    for (Object one : Language.Python.columns(rows, lists)) {
+      bounded.add(functions.array_max(column(one)).lt(most));
+      bounded.add(functions.array_min(column(one)).gt(least));
     }
     return bounded.isEmpty() ? rows : rows.where(all(bounded));
   }
@@ -38,12 +39,8 @@ public final class Statistics {
     return functions.coalesce(Lists.seq(java.util.Arrays.asList(new Object[] {conditions.get(0), functions.lit(Boolean.TRUE)})));
   }
 
-  private static int[] places(String json) {
-    return (int[]) Language.Python.read(json, int[].class);
-  }
-
-  private static Column column(List given, int place) {
-    return ExpressionUtils.column((Expression) given.get(place));
+  private static Column column(Object attribute) {
+    return ExpressionUtils.column((Expression) attribute);
   }
 
   /**
@@ -53,15 +50,14 @@ public final class Statistics {
    * @param checked places in these: rows with NaN or an infinite number there do not count.
    */
   public static String of(org.apache.spark.sql.classic.Dataset rows, String columns, String checked) {
-    List given = Lists.list(rows.queryExecution().analyzed().output());
-    int[] places = places(columns);
-    Column[] selected = new Column[places.length];
-    for (int i = 0; i < places.length; i++) selected[i] = column(given, places[i]).cast("double").as("c" + i);
+    List given = Language.Python.columns(rows, columns);
+    Column[] selected = new Column[given.size()];
+    for (int i = 0; i < selected.length; i++) selected[i] = column(given.get(i)).cast("double").as("c" + i);
     Dataset doubles = rows.select(selected);
     org.apache.spark.api.java.JavaRDD read = ((org.apache.spark.sql.classic.Dataset) doubles).queryExecution().toRdd().toJavaRDD();
     Merge merge = new Merge();
-    return java.util.Arrays.toString((double[]) read.mapPartitions(new Partition(places.length, places(checked))).treeAggregate(
-        empty(places.length), merge, merge, 2));
+    return java.util.Arrays.toString((double[]) read.mapPartitions(new Partition(selected.length, Language.Python.whole(checked)))
+        .treeAggregate(empty(selected.length), merge, merge, 2));
   }
 
   private static double[] empty(int columns) {
@@ -95,7 +91,7 @@ public final class Statistics {
 
     private boolean isFinite(InternalRow row) {
       for (int column : checked) {
-        if (!row.isNullAt(column) && !(Math.abs(row.getDouble(column)) < Double.POSITIVE_INFINITY)) return false;
+        if (!row.isNullAt(column) && !Encoder.isFinite(row.getDouble(column))) return false;
       }
       return true;
     }

@@ -79,10 +79,7 @@ def pack_rows(bridge: Bridge, found: Profile, settings: Settings, workers: int, 
         for name, label in zip(columns.labels, labels, strict=True)
     ]
     beside += [F.lit(1.0) if columns.weight is None else column(columns.weight), F.lit(0) if aside is None else aside.cast("int")]
-    rows = columns.weighed.select("*", *beside)
-    # By their places: a Column of PySpark's own takes half a millisecond to make, of each of hundreds.
-    places = {name: place for place, name in enumerate(columns.types)}
-    taken = [*(places[name] for name in columns.features), *range(len(places), len(places) + len(beside))]
+    rows, taken = columns.beside(columns.features, beside)
     row = row_type(found.learned, {"key": "<i8", "label": f"({len(labels)},)<i4", "weight": "<f4"})  # a label is a class or a float32
     encoder = bridge.encoder(encoding.told(found.learned, row, strict=True, finite=True, more=_others(found, row)))
     assert row.fields is not None
