@@ -44,6 +44,7 @@ _T = TypeVar("_T")
 
 DEFAULT = "default"  # the alias that SET DEFAULT_VERSION pins
 _SECONDS_TRUSTED = 5.0  # what was seen at a revision: for changes whose author died before writing another one, or wrote past this module
+_MOST_LOOKS = 10  # of one look-up, where each file moved away before it was read
 _LONGEST = 256  # characters of a partition's value in a metastore, and 767 of all of them with their keys, escaped
 _LONGEST_PARTITION = 767
 _DROPPED = "dropped-"  # begins the folder of a version that was dropped and whose number is kept; a run's begins with its year
@@ -181,13 +182,17 @@ class Catalog:
 
     def _steadily(self, read: Callable[[], _T]) -> _T:
         """What `read` gives, which looks and then reads: where an alias moves or a version goes in between, so does its file."""
-        try:
-            return read()
-        except StorageError as e:
-            if e.condition != "DLSQL_STORAGE":  # the metastore's own trouble: its client has tried again
-                raise
-            self._memory.models.clear()
-            return read()
+        said = ""
+        for _ in range(_MOST_LOOKS - 1):
+            try:
+                return read()
+            except StorageError as e:
+                # Otherwise the metastore's own trouble, whose client has tried again; and what fails twice did not move.
+                if e.condition != "DLSQL_STORAGE" or e.text == said:
+                    raise
+                said = e.text
+                self._memory.models.clear()
+        return read()
 
     def _not_found(self, name: Name) -> Exception:
         known = sorted({_base(_named(row)) for row in self._present(self._metastore.names("models", {}))})

@@ -737,14 +737,14 @@ def test_look_up_reads_again_where_a_file_went_in_between(
     read, moved = Files.read, []
 
     def while_it_moves(self: Files, path: str) -> bytes:
-        if "/aliases/" in path and not moved:
+        if "/aliases/" in path and len(moved) < 3:
             moved.append(path)
             catalog.set_alias(Name(database, "churn"), "champion", 2)  # deletes the file that is about to be read
         return read(self, path)
 
     monkeypatch.setattr(Files, "read", while_it_moves)
     assert fresh.find(Name(database, "churn", alias="champion")).version == 2
-    assert len(moved) == 1
+    assert len(set(moved)) == 3
 
 
 class Deadlocked:
