@@ -20,7 +20,8 @@ from dlsql.session import language
 from dlsql.terms import parse_name
 from examples.datasets import path
 
-CORES, TIMES, WARM = 2, 5, 16  # HotSpot compiles until then, and longer
+CORES, TIMES = 2, 7
+WARM = 12.0  # seconds that each way runs before it is measured: HotSpot compiles until then, and longer
 NUMBERS, COLUMNS = 1_000_000, 20
 TIMES_OVER = 10  # that the census is predicted
 IMAGES, PIXELS = 100_000, 784
@@ -214,13 +215,17 @@ def scanned(frame: DataFrame) -> float:
 
 
 def measured(ways: Iterable[tuple[str, Callable[[], float]]]) -> dict[str, float]:
-    """The median seconds of each way, all of them in turn, after one run that warms up."""
+    """The median seconds of each way, all of them in turn, each after as long a time of warming up."""
     ways = list(ways)
     took: dict[str, list[float]] = {name: [] for name, _ in ways}
-    for _ in range(TIMES + WARM):
+    for _, way in ways:
+        until = time.perf_counter() + WARM
+        while time.perf_counter() < until:
+            way()
+    for _ in range(TIMES):
         for name, way in ways:
             took[name].append(way())
-    return {name: statistics.median(times[WARM:]) for name, times in took.items()}
+    return {name: statistics.median(times) for name, times in took.items()}
 
 
 def compared(what: str, rows: int, took: dict[str, float], peer: str, goal: str) -> Row:

@@ -336,25 +336,19 @@ public final class Encoder implements java.io.Serializable {
    * A column of many rows at once: what the methods above do for one, without a call for each number.
    *
    * @param rows where they stand, all zeros: row i of the chosen begins at `start + places[i] * stride`.
-   * @param column the values of rows `from` to `from + n`, of which `count` are chosen, the i-th at `from + chosen[i]`.
+   * @param column the values, of which `count` are chosen, the i-th at `from + chosen[i]`.
    * @param fits of each place: becomes false where the row does not fit.
    */
-  public void column(byte[] rows, long start, int stride, int part, ColumnVector column, int from, int n, int[] chosen, int[] places, int count,
+  public void column(byte[] rows, long start, int stride, int part, ColumnVector column, int from, int[] chosen, int[] places, int count,
       boolean[] fits) {
     DataType type = column.dataType();
     String kind = kinds[part];
     boolean nulls = column.hasNull();
-    if (kind.equals("number") && !(type instanceof DecimalType)) {
-      double[] values = doubles(column, type, from, n);
-      double mean = this.mean[part], scale = this.scale[part], bound = bounds[part];
-      long first = start + at[part];
-      for (int i = 0; finite && i < count; i++) {
-        if (!isFinite(values[chosen[i]]) && !(nulls && column.isNullAt(from + chosen[i]))) fits[places[i]] = false;
-      }
-      for (int i = 0; i < n; i++) values[i] = (values[i] - mean) / scale;  // four at a time, by what HotSpot makes of so plain a loop
+    if (kind.equals("number")) {
       for (int i = 0; i < count; i++) {
-        if (nulls && column.isNullAt(from + chosen[i])) continue;
-        Platform.putFloat(rows, first + (long) places[i] * stride, (float) bounded(values[chosen[i]], bound));
+        int row = from + chosen[i];
+        if (nulls && column.isNullAt(row)) continue;
+        if (!number(rows, start + (long) places[i] * stride, part, number(column, type, row))) fits[places[i]] = false;
       }
       return;
     }
@@ -377,30 +371,17 @@ public final class Encoder implements java.io.Serializable {
         continue;
       } else if (kind.equals("raw")) {
         Platform.putLong(rows, at + this.at[part], whole(column, type, row));
-      } else if (kind.equals("time")) {
-        time(rows, at, part, type instanceof DateType ? (double) column.getInt(row) * 86400.0 : (double) column.getLong(row) * 1e-6);
       } else {
-        number(rows, at, part, decimal(column.getDecimal(row, ((DecimalType) type).precision(), ((DecimalType) type).scale())));
+        time(rows, at, part, type instanceof DateType ? (double) column.getInt(row) * 86400.0 : (double) column.getLong(row) * 1e-6);
       }
     }
   }
 
-  private static double[] doubles(ColumnVector column, DataType type, int from, int n) {
-    if (type instanceof DoubleType) return column.getDoubles(from, n);
-    double[] values = new double[n];
-    if (type instanceof FloatType) {
-      float[] all = column.getFloats(from, n);
-      for (int i = 0; i < n; i++) values[i] = all[i];
-    } else if (type instanceof LongType) {
-      long[] all = column.getLongs(from, n);
-      for (int i = 0; i < n; i++) values[i] = all[i];
-    } else if (type instanceof IntegerType) {
-      int[] all = column.getInts(from, n);
-      for (int i = 0; i < n; i++) values[i] = all[i];
-    } else {
-      for (int i = 0; i < n; i++) values[i] = column.isNullAt(from + i) ? 0 : whole(column, type, from + i);
-    }
-    return values;
+  private static double number(ColumnVector column, DataType type, int row) {
+    if (type instanceof DoubleType) return column.getDouble(row);
+    if (type instanceof FloatType) return column.getFloat(row);
+    if (type instanceof DecimalType) return decimal(column.getDecimal(row, ((DecimalType) type).precision(), ((DecimalType) type).scale()));
+    return whole(column, type, row);
   }
 
   /** A whole number, or 1 for true. */

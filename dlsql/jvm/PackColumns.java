@@ -424,7 +424,7 @@ public class PackColumns extends ProjectExec {
       }
       for (int part = 0; part < one.from.length; part++) {
         ColumnVector column = one.from[part] < 0 ? one.constants[part] : batch.column(one.from[part]);
-        one.encoder.column(to, Platform.BYTE_ARRAY_OFFSET + from, stride, part, column, begin, end - begin, rows, where, n, fits);
+        one.encoder.column(to, Platform.BYTE_ARRAY_OFFSET + from, stride, part, column, begin, rows, where, n, fits);
       }
     }
 
