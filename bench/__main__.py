@@ -14,7 +14,7 @@ BENCHMARKS: dict[str, tuple[str, Callable[[SparkSession], list[Row]]]] = {
     "accuracy": ("Accuracy with default options, on rows held out", accuracy.run),
     "training": ("Training 784-512-256-10 on 60,000 rows, SGD, 2 workers, batches of 256 each", training.run),
     "convergence": ("Epochs to an accuracy by the number of workers", convergence.run),
-    "prediction": ("Prediction on 2 cores, warm, medians of 5", prediction.run),
+    "prediction": ("Prediction on 2 cores, warm, medians of 7", prediction.run),
     "groups": ("A network for each of 1,000 groups of 1,000 rows: 64-32, 5 epochs, batches of 128", groups.run),
     "latency": ("Latency, warm, medians", latency.run),
 }
