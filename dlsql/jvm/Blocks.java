@@ -23,6 +23,7 @@ import scala.collection.immutable.Seq;
 public final class Blocks extends scala.collection.AbstractIterator {
   private static final int BYTES = 4 << 20;  // of a packed column in a block, about: large enough that its journey costs nothing, small enough for caches
 
+  final int spare;  // bytes behind each row that is kept: room for outputs of one or two numbers, which are then written without a copy
   final Queue sent = new ConcurrentLinkedQueue();  // the Marks of each block
 
   private final TaskContext context;
@@ -34,7 +35,8 @@ public final class Blocks extends scala.collection.AbstractIterator {
   private final int[] sizes;
   private final int fields;  // of what is kept
   private final UnsafeProjection keeping;  // null where slices keep numbers by themselves
-  private final UnsafeRow nothing;  // what is kept of each row where nothing of it is
+  private final byte[] nothing;  // what is kept of each row where nothing of it is
+  private final UnsafeRow row;  // that stands for it
   private final Waiting waiting;
 
   /**
@@ -53,12 +55,14 @@ public final class Blocks extends scala.collection.AbstractIterator {
     held = new byte[places.length][1 << 12];
     sizes = new int[places.length];
     fields = kept.size() + outputs;
+    spare = 8 * outputs;
     List wanted = Lists.list(kept);
     while (wanted.size() < fields) wanted.add(Literal.create(null, BinaryType$.MODULE$));
     boolean any = !kept.isEmpty(), bySlice = any && slices != null && slices.isNarrow();
     keeping = bySlice ? null : UnsafeProjection.create(Lists.seq(wanted), slices == null ? given : slices.given());
-    nothing = any ? null : keeping.apply(InternalRow.empty());
-    waiting = any ? new Waiting(fields, context) : null;
+    nothing = any ? null : Arrays.copyOf(keeping.apply(InternalRow.empty()).getBytes(), PackColumns.rowSize(fields) + spare);
+    row = new UnsafeRow(fields);
+    waiting = any ? new Waiting(fields, spare, context) : null;
   }
 
   public boolean hasNext() {
@@ -140,9 +144,11 @@ public final class Blocks extends scala.collection.AbstractIterator {
     if (needed > size) held[column] = Arrays.copyOf(held[column], (int) Math.max(Math.min(4L * size, BYTES), needed));
   }
 
-  /** What is kept of the next row, until the one after it is asked for. */
+  /** What is kept of the next row, with `spare` bytes behind it, until the one after it is asked for. */
   UnsafeRow kept() {
-    return waiting == null ? nothing : waiting.remove();
+    if (waiting != null) return waiting.remove();
+    row.pointTo(nothing, nothing.length - spare);
+    return row;
   }
 
   /** Of a block that went to Python: how many rows it is of, whether any come after it, and which of them hold something to score. */
@@ -174,17 +180,19 @@ public final class Blocks extends scala.collection.AbstractIterator {
 
     private final HybridRowQueue queue;
     private final UnsafeRow bunch = new UnsafeRow(1);
-    private byte[] rows = new byte[BUNCH];  // each after its length
+    private byte[] rows = new byte[BUNCH];  // each after its length, and before its spare bytes
     private int filled = HEAD;
     private final int fields;
+    private final int spare;
     private final UnsafeRow row;
     private byte[] taken = new byte[0];  // a copy of a bunch: row by row out of the queue's memory, Platform copies slowly
     private int at;
     private int end;
 
-    Waiting(int fields, TaskContext context) {
+    Waiting(int fields, int spare, TaskContext context) {
       queue = HybridRowQueue.apply(context.taskMemoryManager(), 1);
       this.fields = fields;
+      this.spare = spare;
       row = new UnsafeRow(fields);
       context.addTaskCompletionListener(this);
     }
@@ -194,16 +202,16 @@ public final class Blocks extends scala.collection.AbstractIterator {
     }
 
     void add(UnsafeRow one) {
-      int size = one.getSizeInBytes();
-      reserve(8 + size);
+      int size = one.getSizeInBytes(), stride = 8 + size + spare;
+      reserve(stride);
       Platform.putLong(rows, Platform.BYTE_ARRAY_OFFSET + filled, size);
       Encoder.copy(one.getBaseObject(), one.getBaseOffset(), rows, filled + 8, size);
-      filled += 8 + size;
+      filled += stride;
     }
 
     /** A slice's rows of numbers. */
     void add(PackColumns.Rows slice) {
-      int size = PackColumns.rowSize(fields), stride = 8 + size;
+      int size = PackColumns.rowSize(fields), stride = 8 + size + spare;
       reserve(Math.multiplyExact(slice.count(), stride));
       slice.keep(rows, filled + 8, stride, fields);
       for (int i = 0; i < slice.count(); i++, filled += stride) Platform.putLong(rows, Platform.BYTE_ARRAY_OFFSET + filled, size);
@@ -235,7 +243,7 @@ public final class Blocks extends scala.collection.AbstractIterator {
       }
       int size = (int) Platform.getLong(taken, Platform.BYTE_ARRAY_OFFSET + at);
       row.pointTo(taken, Platform.BYTE_ARRAY_OFFSET + at + 8, size);
-      at += 8 + size;
+      at += 8 + size + spare;
       return row;
     }
   }

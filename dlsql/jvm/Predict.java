@@ -228,12 +228,12 @@ public class Predict extends ArrowEvalPythonExec {
     private final Task task;
     private final Blocks blocks;
     private final scala.collection.Iterator answers;
-    private final UnsafeRow row;
+    private final UnsafeRow copy;
     private final int first;  // the field of the first output
     private final byte[][] outputs;  // of a block
     private final int[] widths;
     private final int[] places;
-    private byte[] buffer = new byte[0];  // of the row
+    private byte[] buffer = new byte[0];  // of the copy
     private int room;  // that the outputs take in it
     private Blocks.Marks marks = new Blocks.Marks(0);
     private int at;
@@ -244,7 +244,7 @@ public class Predict extends ArrowEvalPythonExec {
       this.answers = answers;
       int calls = task.arguments.length;
       first = task.kept.size();
-      row = new UnsafeRow(first + calls);
+      copy = new UnsafeRow(first + calls);
       outputs = new byte[calls][];
       widths = new int[calls];
       places = new int[calls];
@@ -256,23 +256,34 @@ public class Predict extends ArrowEvalPythonExec {
 
     public Object next() {
       if (at == marks.rows) load();
-      UnsafeRow kept = blocks.kept();
-      int size = kept.getSizeInBytes();
-      if (buffer.length < size + room) buffer = new byte[Math.addExact(size, room)];
-      Encoder.copy(kept.getBaseObject(), kept.getBaseOffset(), buffer, 0, size);
-      row.pointTo(buffer, size);
+      UnsafeRow row = blocks.kept();
+      if (room > blocks.spare) row = roomier(row);
+      byte[] bytes = (byte[]) row.getBaseObject();
+      int begin = (int) (row.getBaseOffset() - Platform.BYTE_ARRAY_OFFSET), size = row.getSizeInBytes();
       for (int i = 0; i < outputs.length; i++) {
-        if (!marks.holds(task.arguments[i], at)) continue;
+        if (!marks.holds(task.arguments[i], at)) {
+          row.setNullAt(first + i);
+          continue;
+        }
         int width = widths[i], end = size + ByteArrayMethods.roundNumberOfBytesToNearestWord(width);
-        if (end > size) Platform.putLong(buffer, Platform.BYTE_ARRAY_OFFSET + end - 8, 0);
-        System.arraycopy(outputs[i], places[i], buffer, size, width);
+        if (end > size) Platform.putLong(bytes, Platform.BYTE_ARRAY_OFFSET + begin + end - 8, 0);
+        Encoder.copy(outputs[i], Platform.BYTE_ARRAY_OFFSET + places[i], bytes, begin + size, width);
         row.setLong(first + i, (long) size << 32 | width);  // which takes away the mark of NULL, too
         places[i] += width;
         size = end;
       }
-      row.pointTo(buffer, size);
+      row.pointTo(bytes, row.getBaseOffset(), size);
       at++;
       return row;
+    }
+
+    /** A copy of a row, with room behind it for what the networks gave. */
+    private UnsafeRow roomier(UnsafeRow row) {
+      int size = row.getSizeInBytes();
+      if (buffer.length < size + room) buffer = new byte[Math.addExact(size, room)];
+      Encoder.copy(row.getBaseObject(), row.getBaseOffset(), buffer, 0, size);
+      copy.pointTo(buffer, size);
+      return copy;
     }
 
     private void load() {
