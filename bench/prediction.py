@@ -1,9 +1,8 @@
 """What PREDICT costs beside the bare scan, ONNX Runtime alone, and Spark's own ways to run a network, on the same rows."""
 
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,12 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import DoubleType, LongType
 
 import dlsql
-from bench.tables import Row
+from bench.tables import Row, compared, measured, scanned
 from dlsql.session import language
 from dlsql.terms import parse_name
 from examples.datasets import path
 
-CORES, TIMES = 2, 7
-WARM = 12.0  # seconds that each way runs before it is measured: HotSpot compiles until then, and longer
+CORES = 2
 NUMBERS, COLUMNS = 1_000_000, 20
 TIMES_OVER = 10  # that the census is predicted
 IMAGES, PIXELS = 100_000, 784
@@ -206,30 +204,3 @@ def alone(graph: bytes) -> float:
     for _ in range(IMAGES // len(rows)):
         session.run(None, {name: rows})
     return time.perf_counter() - began
-
-
-def scanned(frame: DataFrame) -> float:
-    """Seconds until every row was made, and dropped."""
-    began = time.perf_counter()
-    frame.write.format("noop").mode("overwrite").save()
-    return time.perf_counter() - began
-
-
-def measured(ways: Iterable[tuple[str, Callable[[], float]]]) -> dict[str, float]:
-    """The median seconds of each way, all of them in turn, each after as long a time of warming up."""
-    ways = list(ways)
-    took: dict[str, list[float]] = {name: [] for name, _ in ways}
-    for _, way in ways:
-        until = time.perf_counter() + WARM
-        while time.perf_counter() < until:
-            way()
-    for _ in range(TIMES):
-        for name, way in ways:
-            took[name].append(way())
-    return {name: statistics.median(times) for name, times in took.items()}
-
-
-def compared(what: str, rows: int, took: dict[str, float], peer: str, goal: str) -> Row:
-    """A row of the table."""
-    ratio = took[peer] / took["dlsql"]
-    return Row(what, f"{rows / took['dlsql']:,.0f}", f"{rows / took[peer]:,.0f} {peer}", f"{ratio:.2f}", goal)

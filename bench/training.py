@@ -14,7 +14,7 @@ from pyspark.sql import DataFrame, SparkSession
 from torch import nn
 
 import dlsql
-from bench.tables import Row
+from bench.tables import Row, compared, measured, scanned, timed
 from dlsql import options
 from dlsql.bridge import Bridge
 from dlsql.session import language
@@ -23,7 +23,6 @@ from dlsql.training.profile import columns, profile
 from udfs.networks.lenet import lenet5
 
 ROWS, WIDTH, BATCH, RATE, WORKERS = 60_000, 784, 256, 0.05, 2
-WARM = 20  # times that rows are read and packed before it is measured: HotSpot compiles until then
 STEPS = ROWS // WORKERS // BATCH  # an epoch, on each of two workers
 
 
@@ -120,16 +119,8 @@ def _table(spark: SparkSession, folder: str) -> tuple[DataFrame, options.Setting
 
 
 def _beside_scan(what: str, rows: int, table: DataFrame, work: Callable[[], object], goal: str) -> Row:
-    scans, works = [], []
-    for _ in range(WARM + 5):
-        began = time.perf_counter()
-        table.write.format("noop").mode("overwrite").save()
-        scans.append(time.perf_counter() - began)
-        began = time.perf_counter()
-        work()
-        works.append(time.perf_counter() - began)
-    scan, done = rows / statistics.median(scans[WARM:]), rows / statistics.median(works[WARM:])
-    return Row(what, f"{done:,.0f}", f"{scan:,.0f} bare scan", f"{done / scan:.2f}", goal)
+    took = measured([("dlsql", lambda: timed(work)), ("bare scan", lambda: scanned(table))])
+    return compared(what, rows, took, "bare scan", goal)
 
 
 def perceptron() -> nn.Module:
