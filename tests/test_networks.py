@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,23 @@ def test_a_stock_network_is_built_the_same_from_the_same_seed(name: str) -> None
     assert list(one) == list(two)
     assert all((one[key] == two[key]).all() for key in one)
     assert any((one[key] != value).any() for key, value in initial_state(spec, 2).items())
+
+
+def test_clients_of_one_driver_build_and_export_at_once_as_each_would_alone() -> None:
+    spec = spec_of(networks.stock("transformer"), {"x": (7, 3)}, width=12, heads=3, layers=1)
+
+    def made(seed: int) -> tuple[list[bytes], bytes]:
+        state = initial_state(spec, seed)
+        return [tensor.tobytes() for tensor in state.values()], onnx.export(spec, state)
+
+    alone = [made(seed) for seed in range(8)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as clients:
+            assert list(clients.map(made, range(8))) == alone
+    finally:
+        sys.setswitchinterval(before)
 
 
 @pytest.mark.parametrize(

@@ -58,14 +58,14 @@ class Trained:
 
 def initial_state(spec: NetworkSpec, seed: int) -> State:
     """The parameters that every worker starts from."""
-    drawn = random.getstate()  # which Keras draws from
-    try:
-        with torch.random.fork_rng(devices=[]):
+    with networks.DRAWING, torch.random.fork_rng(devices=[]):
+        drawn = random.getstate()  # which Keras draws from
+        try:
             torch.manual_seed(seed)
             random.seed(seed)
             return _network_state(networks.build(spec))
-    finally:
-        random.setstate(drawn)
+        finally:
+            random.setstate(drawn)
 
 
 def parameter_count(spec: NetworkSpec) -> int:

@@ -3,6 +3,7 @@
 import io
 import logging
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from udfs.spec import TENSORS, NetworkSpec
 from udfs.state import State
 from udfs.train import network
 
+_ALONE = threading.Lock()  # the exporter, and what keeps libraries quiet, are for one thread at a time; a driver has one for each client
+
 
 def export(spec: NetworkSpec, state: State) -> bytes:
     """The graph: `dense` float32 [rows, numbers] and `codes` int64 [rows, categories] -> `output` float32 [rows, outputs].
@@ -36,7 +39,7 @@ def graph(module: nn.Module, spec: NetworkSpec) -> bytes:
     inputs = (torch.zeros(2, spec.dense), torch.zeros(2, len(spec.codes), dtype=torch.int64))
     names = ["dense", "codes"]
     sink: Any = io.BytesIO()  # torch takes any file, and says that it takes a path
-    with warnings.catch_warnings(), _plain_attention():
+    with _ALONE, warnings.catch_warnings(), _plain_attention():
         # torch's newer exporter takes 6 s for a graph that this one writes in 0.3 s, and it needs onnxscript.
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -63,7 +66,7 @@ def quantized(graph: bytes, dense: npt.NDArray[np.float32], codes: npt.NDArray[n
         def get_next(self) -> Any:
             return next(self._feeds, None)
 
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with _ALONE, tempfile.TemporaryDirectory() as folder, _quiet():
         before, after = Path(folder, "float32.onnx"), Path(folder, "int8.onnx")
         before.write_bytes(graph)
         quantize_static(

@@ -1,5 +1,6 @@
 """Networks, one family a file. Each is built from its spec alone, so that every worker builds the same one."""
 
+import threading
 from collections.abc import Callable, Mapping
 from importlib import import_module
 
@@ -23,6 +24,9 @@ STOCK: Mapping[str, str] = {
     "transformer": "udfs.networks.transformer:transformer",
 }
 
+# Held while fresh parameters are drawn: a process has one generator for all its threads, and a driver a thread for each client.
+DRAWING = threading.RLock()
+
 
 def build(spec: NetworkSpec) -> nn.Module:
     """The network, with fresh parameters: its forward takes dense [rows, numbers] and codes [rows, categories], gives [rows, outputs].
@@ -32,7 +36,8 @@ def build(spec: NetworkSpec) -> nn.Module:
     """
     module, function = BUILDERS[spec.builder].split(":")
     builder: Callable[[NetworkSpec], nn.Module] = getattr(import_module(module), function)
-    return builder(spec)
+    with DRAWING:
+        return builder(spec)
 
 
 def stock(name: str) -> Code | None:
