@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from py4j.java_gateway import JavaClass
 from py4j.protocol import Py4JJavaError
-from pyspark import RDD, SparkContext
+from pyspark import RDD, Broadcast, SparkContext
 from pyspark.errors.exceptions.captured import CapturedException
 from pyspark.java_gateway import ensure_callback_server_started
 from pyspark.serializers import CPickleSerializer
@@ -30,7 +30,7 @@ _LOG = logging.getLogger("dlsql")
 # In an order in which each uses those before it.
 _SOURCES = (
     "Lists", "Language", "Asked", "Encoder", "Inputs", "Wanted", "Encode", "Answers", "Answer", "PackColumns", "Blocks", "Predict",
-    "Scoring", "ChunkSerializer", "Packing", "Statistics", "Functions", "Metastore",
+    "Scoring", "ChunkSerializer", "Storage", "Packing", "Statistics", "Functions", "Metastore",
 )  # fmt: skip
 
 _T = TypeVar("_T")
@@ -441,6 +441,22 @@ def patience(context: SparkContext) -> int:
     """Seconds that a worker waits for the others of its barrier stage: a time as Spark writes them, 90s or 2h. Static, like its own."""
     conf: Any = context._jsc.sc().conf()
     return int(conf.getTimeAsSeconds("spark.dlsql.gang_patience", "1h"))
+
+
+def shared_file(context: SparkContext, place: str) -> "Broadcast[bytes]":
+    """A file as a broadcast for workers, where `_path` says where it lies on their host. Not for a Spark that encrypts its own files.
+
+    `place` is a path of this machine, whose file travels as Spark's broadcasts do; or a URI of another file system, from which each
+    executor reads it by itself, see Storage.java.
+    """
+    jvm: Any = context._jvm
+    if place.startswith("/"):
+        file = jvm.PythonRDD.setupBroadcast(place)
+    else:
+        file = JavaClass("dlsql.Storage$Distant", jvm._gateway_client)(place, context._jsc.hadoopConfiguration())
+    shared: Any = object.__new__(Broadcast)  # whose constructor pickles a value
+    shared._jbroadcast, shared._pickle_registry = context._jsc.broadcast(file), context._pickled_broadcast_vars
+    return shared  # type: ignore[no-any-return]
 
 
 def scalar_arrow_udf(function: Callable[..., Any], returns: DataType, name: str) -> UserDefinedFunction:

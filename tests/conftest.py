@@ -39,8 +39,9 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def spark(warehouse: Path) -> Iterator[SparkSession]:
-    """A session that knows the language."""
-    made = dlsql.session(warehouse, master="local[2]", name="tests", conf=CONF)
+    """A session that knows the language, and viewfs:///elsewhere as another file system."""
+    elsewhere = {"spark.hadoop.fs.viewfs.mounttable.default.link./elsewhere": warehouse.as_uri()}
+    made = dlsql.session(warehouse, master="local[2]", name="tests", conf=CONF | elsewhere)
     yield made
     made.stop()
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import convert_model_to_external_data
-from pyspark.errors import AnalysisException, PythonException
+from pyspark.errors import AnalysisException, PySparkException, PythonException
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
@@ -264,16 +264,24 @@ def mapping(folder: Path) -> list[int]:
     return found
 
 
-def test_a_large_network_is_mapped_from_where_all_hosts_see_it(spark: SparkSession, database: str, tmp_path: Path) -> None:
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """A network of 20 MB that takes four numbers and gives one."""
     nodes = [("MatMul", ["x", "a"], ["h"]), ("MatMul", ["h", "b"], ["w"]), ("ReduceMax", ["w"], ["y"], {"axes": [1], "keepdims": 0})]
     random = np.random.default_rng(0)
     weights = {name: random.normal(size=size).astype(np.float32) for name, size in (("a", (4, 1000)), ("b", (1000, 5000)))}
-    file = graph(tmp_path, nodes, [("x", FLOAT, ["n", 4])], [("y", FLOAT, ["n"])], **weights)
-    asked, answers, folders = "SELECT predict('m', array(1F, 2F, 3F, FLOAT(id))) AS y FROM range(4, 5)", [], []
+    return graph(tmp_path, nodes, [("x", FLOAT, ["n", 4])], [("y", FLOAT, ["n"])], **weights)
+
+
+_ASK_LARGE = "SELECT predict('m', array(1F, 2F, 3F, FLOAT(id))) AS y FROM range(4, 5)"
+
+
+def test_a_large_network_is_mapped_from_where_all_hosts_see_it(spark: SparkSession, database: str, large: Path) -> None:
+    answers, folders = [], []
     for _ in range(2):  # the same content in another folder, the first one gone
-        imported(spark, file)
+        imported(spark, large)
         folders.append(Path(spark.sql("SHOW VERSIONS IN MODEL m").collect()[0]["uri"].removeprefix("file:")))
-        (row,) = spark.sql(asked).collect()
+        (row,) = spark.sql(_ASK_LARGE).collect()
         answers.append(row["y"])
         mapped = mapping(folders[-1])
         assert mapped
@@ -281,12 +289,29 @@ def test_a_large_network_is_mapped_from_where_all_hosts_see_it(spark: SparkSessi
         for pid in mapped:
             os.kill(pid, signal.SIGKILL)
     assert folders[0] != folders[1]
-    np.testing.assert_allclose(answers, [direct(file, [{"x": np.array([[1, 2, 3, 4]], np.float32)}])[0][0][0]] * 2, rtol=1e-4)
-    imported(spark, file)
-    analysed = spark.sql(asked)
+    np.testing.assert_allclose(answers, [direct(large, [{"x": np.array([[1, 2, 3, 4]], np.float32)}])[0][0][0]] * 2, rtol=1e-4)
+    imported(spark, large)
+    analysed = spark.sql(_ASK_LARGE)
     spark.sql("DROP MODEL m")
     with pytest.raises(PythonException, match=r"\[DLSQL_SCORING\] The model's files are not in .* any more"):
         analysed.collect()
+
+
+def test_a_large_network_in_another_file_system_is_read_from_there(spark: SparkSession, database: str, large: Path) -> None:
+    spark.sql("CREATE DATABASE elsewhere LOCATION 'viewfs:///elsewhere/elsewhere.db'")
+    spark.conf.set("spark.dlsql.catalog.database", "elsewhere")
+    try:
+        imported(spark, large)
+        expected = direct(large, [{"x": np.array([[1, 2, 3, 4]], np.float32)}])[0][0][0]
+        np.testing.assert_allclose(spark.sql(_ASK_LARGE).collect()[0]["y"], expected, rtol=1e-4)
+        imported(spark, large)
+        analysed = spark.sql(_ASK_LARGE)
+        spark.sql("DROP MODEL m")
+        with pytest.raises(PySparkException, match=r"\[DLSQL_STORAGE\] Could not read viewfs:/.*/model.onnx.data: .*58030"):
+            analysed.collect()
+    finally:
+        spark.conf.unset("spark.dlsql.catalog.database")
+        spark.sql("DROP DATABASE elsewhere CASCADE")
 
 
 def test_explain_says_what_runs(spark: SparkSession, summing: None) -> None:

@@ -1,9 +1,7 @@
 """A large network's tensors in a file that the workers of a host share."""
 
-import pickle
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,29 +14,23 @@ from udfs.spec import TENSORS, NetworkSpec
 from udfs.train import initial_state
 
 
-@dataclass
+@dataclass(frozen=True)
 class OnDisk:
     """A broadcast as a worker has it: of a file that Spark keeps."""
 
     _path: str
-    loads: list[str] = field(default_factory=list)
 
     @property
-    def value(self) -> Mapping[str, bytes]:
+    def value(self) -> bytes:
         """Which nobody may ask for: it would stay in the worker's memory."""
         raise AssertionError
-
-    def load_from_path(self, path: str) -> Mapping[str, bytes]:
-        self.loads.append(path)
-        content: Mapping[str, bytes] = pickle.loads(Path(path).read_bytes())
-        return content
 
 
 @dataclass(frozen=True)
 class Encrypted:
     """A broadcast that lies in no plain file."""
 
-    value: Mapping[str, bytes]
+    value: bytes
 
 
 @pytest.fixture
@@ -65,27 +57,27 @@ def test_tensors_apart_mapped_or_in_memory_answer_as_the_whole_graph_does(artefa
     np.testing.assert_allclose(load("onnx", artefact, 1, tmp_path)(rows, codes), whole, rtol=1e-5, atol=1e-6)
 
 
-def test_workers_that_start_at_once_write_one_copy(tmp_path: Path) -> None:
-    (tmp_path / "broadcast").write_bytes(pickle.dumps({TENSORS: b"many numbers"}))
-    broadcast = OnDisk(str(tmp_path / "broadcast"))
+def test_workers_that_start_at_once_make_one_folder(tmp_path: Path) -> None:
+    (tmp_path / "broadcast").write_bytes(b"many numbers")
     with ThreadPoolExecutor(8) as workers:
-        folders = set(workers.map(lambda _: placed(broadcast, "abc", {"model.onnx": b"graph"}), range(8)))
+        folders = set(workers.map(lambda _: placed(OnDisk(str(tmp_path / "broadcast")), "abc", {"model.onnx": b"graph"}), range(8)))
     assert folders == {tmp_path / "dlsql-abc"}
-    assert len(broadcast.loads) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broadcast", "dlsql-abc", "dlsql-abc.lock"]
     assert {path.name: path.read_bytes() for path in (tmp_path / "dlsql-abc").iterdir()} == {
         TENSORS: b"many numbers",
         "model.onnx": b"graph",
     }
+    assert (tmp_path / "dlsql-abc" / TENSORS).samefile(tmp_path / "broadcast")
 
 
-def test_a_copy_that_failed_half_way_leaves_nothing_and_the_next_worker_makes_it(tmp_path: Path) -> None:
-    (tmp_path / "broadcast").write_bytes(b"cut off")
-    with pytest.raises(pickle.UnpicklingError):
-        placed(OnDisk(str(tmp_path / "broadcast")), "abc", {})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["broadcast", "dlsql-abc.lock"]
-    (tmp_path / "broadcast").write_bytes(pickle.dumps({TENSORS: b"whole"}))
-    assert placed(OnDisk(str(tmp_path / "broadcast")), "abc", {}) == tmp_path / "dlsql-abc"
+def test_a_folder_that_failed_half_way_leaves_nothing_and_the_next_worker_makes_it(tmp_path: Path) -> None:
+    broadcast = OnDisk(str(tmp_path / "broadcast"))
+    with pytest.raises(FileNotFoundError):
+        placed(broadcast, "abc", {"model.onnx": b"graph"})
+    assert [path.name for path in tmp_path.iterdir()] == ["dlsql-abc.lock"]
+    (tmp_path / "broadcast").write_bytes(b"whole")
+    assert placed(broadcast, "abc", {}) == tmp_path / "dlsql-abc"
 
 
 def test_where_spark_encrypts_its_files_nothing_is_written() -> None:
-    assert placed(Encrypted({TENSORS: b"secret"}), "abc", {}) is None
+    assert placed(Encrypted(b"secret"), "abc", {}) is None

@@ -22,14 +22,14 @@ def placed_files(scoring: Scoring) -> tuple[Mapping[str, bytes], Path | None]:
     if large is None:
         return files, None
     made = placed(large, scoring.sha256, files)
-    return (files if made else {**files, **large.value}), made
+    return (files if made else {**files, TENSORS: large.value}), made
 
 
 def placed(large: Shared, key: str, files: Mapping[str, bytes]) -> Path | None:
-    """A folder with these files and the large ones, beside what Spark keeps on this host, and gone with it.
+    """A folder with these files and the tensors, beside what Spark keeps on this host, and gone with it.
 
     Args:
-        large: a broadcast of Mapping[str, bytes], which is read where the folder is not there yet, and not kept.
+        large: a broadcast of the tensors, as the file that they are.
         key: of the folder, by content.
         files: what else belongs there.
 
@@ -45,8 +45,9 @@ def placed(large: Shared, key: str, files: Mapping[str, bytes]) -> Path | None:
         if not folder.exists():
             half = Path(tempfile.mkdtemp(dir=folder.parent))
             try:
-                for name, content in {**files, **large.load_from_path(path)}.items():  # type: ignore[attr-defined]
+                for name, content in files.items():
                     (half / name).write_bytes(content)
+                os.link(path, half / TENSORS)
                 os.replace(half, folder)
             except BaseException:
                 shutil.rmtree(half, ignore_errors=True)

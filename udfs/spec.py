@@ -322,10 +322,10 @@ TENSORS = "model.onnx.data"
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """The files of an artefact that score, as they travel: Mapping[str, bytes]."""
+    """The files of an artefact that score, as they travel."""
 
-    files: Shared
-    large: Shared | None = None  # a large network's tensors, which processes on one host share
+    files: Shared  # Mapping[str, bytes]
+    large: Shared | None = None  # a large network's tensors, in a file that processes on one host share; where Spark encrypts those, bytes
     folder: str | None = None  # where a host may see the files anyway, the tensors among them
 
 

@@ -277,7 +277,7 @@ public final class Encoder implements java.io.Serializable {
   }
 
   private boolean misfit(String found, int part) {
-    if (strict) throw new Misfit("`" + names[part] + "` " + found);
+    if (strict) throw new Language.Failure("DLSQL_SCORING", "42804", "`" + names[part] + "` " + found);
     return false;
   }
 
@@ -402,20 +402,5 @@ public final class Encoder implements java.io.Serializable {
     if (type instanceof IntegerType) return INT;
     if (type instanceof LongType) return LONG;
     throw new IllegalArgumentException("an array of " + type.catalogString());
-  }
-
-  /** A row that the model cannot take; with condition and SQLSTATE in its text, as every error of ours. */
-  public static class Misfit extends IllegalArgumentException implements org.apache.spark.SparkThrowable {
-    public Misfit(String problem) {
-      super("[DLSQL_SCORING] " + problem + " SQLSTATE: 42804");
-    }
-
-    public String getCondition() {
-      return "DLSQL_SCORING";
-    }
-
-    public String getSqlState() {
-      return "42804";
-    }
   }
 }

@@ -121,6 +121,26 @@ public class Language {
     }
   }
 
+  /** An error of ours in a task. PySpark shows one of this kind as its text alone. */
+  public static class Failure extends IllegalArgumentException implements org.apache.spark.SparkThrowable {
+    private final String condition;
+    private final String sqlState;
+
+    public Failure(String condition, String sqlState, String problem) {
+      super("[" + condition + "] " + problem + " SQLSTATE: " + sqlState);
+      this.condition = condition;
+      this.sqlState = sqlState;
+    }
+
+    public String getCondition() {
+      return condition;
+    }
+
+    public String getSqlState() {
+      return sqlState;
+    }
+  }
+
   /** Makes the parser of a session; given to SparkSessionExtensions.injectParser. */
   public static class ParserFactory extends scala.runtime.AbstractFunction2 {
     private final Python python;

@@ -1,8 +1,5 @@
 package dlsql;
 
-import java.lang.invoke.MethodHandle;
-import java.lang.invoke.MethodHandles;
-import java.lang.invoke.MethodType;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Iterator;
@@ -431,18 +428,6 @@ public final class Packing {
       return new long[] {all.getLong(4), all.getLong(12), all.getLong(20)};
     }
 
-    private static BlockManager manager() {
-      try {
-        Class environment = Class.forName("org.apache.spark.SparkEnv");
-        MethodHandles.Lookup lookup = MethodHandles.publicLookup();
-        Object here = lookup.findStatic(environment, "get", MethodType.methodType(environment)).invokeWithArguments(new Object[0]);
-        MethodHandle manager = lookup.findVirtual(environment, "blockManager", MethodType.methodType(BlockManager.class));
-        return (BlockManager) manager.invokeWithArguments(new Object[] {here});
-      } catch (Throwable e) {
-        throw new IllegalStateException(e);
-      }
-    }
-
     private RDDBlockId id(org.apache.spark.Partition split, int block) {
       return new RDDBlockId(kept.id(), Math.addExact(split.index(), Math.multiplyExact(block, getNumPartitions())));
     }
@@ -456,8 +441,8 @@ public final class Packing {
     }
 
     private static boolean isHere(RDDBlockId id) {
-      if (manager().diskStore().contains(id)) return true;
-      scala.Option found = manager().getRemoteBytes(id);
+      if (Storage.manager().diskStore().contains(id)) return true;
+      scala.Option found = Storage.manager().getRemoteBytes(id);
       return found.isDefined() && put(id, ((ChunkedByteBuffer) found.get()).toByteBuffer());
     }
 
@@ -468,19 +453,19 @@ public final class Packing {
         pieces[i] = (java.nio.ByteBuffer) ((java.nio.ByteBuffer) bytes.duplicate().position(i * PIECE)).slice();
         if (pieces[i].remaining() > PIECE) pieces[i].limit(PIECE);
       }
-      BlockManager manager = manager();
+      BlockManager manager = Storage.manager();
       if (manager.diskStore().contains(id)) manager.removeBlock(id, true);  // of an attempt that failed; Spark would keep it
       return manager.putBytes(id, new ChunkedByteBuffer(pieces), StorageLevel$.MODULE$.DISK_ONLY(), true, manager.putBytes$default$5(),
           manager.putBytes$default$6(), BYTES);
     }
 
     private static java.nio.ByteBuffer bytes(RDDBlockId id) {
-      return manager().diskStore().getBytes(id).toByteBuffer();
+      return Storage.manager().diskStore().getBytes(id).toByteBuffer();
     }
 
     private static byte[] told(RDDBlockId id) {
-      boolean encrypted = manager().serializerManager().encryptionEnabled();
-      byte[] path = manager().diskBlockManager().getFile(id).getAbsolutePath().getBytes(java.nio.charset.StandardCharsets.UTF_8);
+      boolean encrypted = Storage.manager().serializerManager().encryptionEnabled();
+      byte[] path = Storage.manager().diskBlockManager().getFile(id).getAbsolutePath().getBytes(java.nio.charset.StandardCharsets.UTF_8);
       java.nio.ByteBuffer said = encrypted ? bytes(id) : java.nio.ByteBuffer.wrap(path);
       java.nio.ByteBuffer out = java.nio.ByteBuffer.allocate(8 + said.remaining()).order(java.nio.ByteOrder.LITTLE_ENDIAN);
       out.put((byte) 0x80).put((byte) 3).put((byte) (encrypted ? 'B' : 'X')).putInt(said.remaining()).put(said).put((byte) '.');

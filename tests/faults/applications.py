@@ -16,6 +16,7 @@ from typing import Any
 import pyspark
 
 _SCRIPT = Path(__file__).resolve().parent.parent / "workers" / "cluster.py"
+READINGS = "SELECT * FROM readings"
 CONF = {
     "spark.ui.enabled": "false",
     "spark.sql.shuffle.partitions": "2",
@@ -49,9 +50,13 @@ class Application:
         """What lies in its model store."""
         return sorted((self.folder / "warehouse" / "dlsql.db").glob(pattern))
 
-    def ask(self, name: str, options: str, faults: list[str], query: str = "SELECT * FROM readings", executors_wanted: int = 0) -> None:
+    def ask(
+        self, name: str, options: str, faults: list[str], query: str = READINGS, catalog: str = "dlsql", executors_wanted: int = 0
+    ) -> None:
         """Begins to train a model; its third round waits for executors."""
-        asked = {"name": name, "options": options, "faults": faults, "query": query, "executors_wanted": executors_wanted}
+        self._ask(name=name, options=options, faults=faults, query=query, catalog=catalog, executors_wanted=executors_wanted)
+
+    def _ask(self, **asked: object) -> None:
         print(json.dumps(asked), file=self.process.stdin, flush=True)
 
     def line(self) -> Any:
@@ -61,15 +66,15 @@ class Application:
         assert said, self.log[-4000:]
         return json.loads(said)
 
-    def train(self, name: str, options: str, faults: list[str], query: str = "SELECT * FROM readings") -> dict[str, Any]:
+    def train(self, name: str, options: str, faults: list[str], query: str = READINGS, catalog: str = "dlsql") -> dict[str, Any]:
         """Trains a model while something happens, and tells what came of it."""
-        self.ask(name, options, faults, query)
+        self.ask(name, options, faults, query, catalog)
         told: dict[str, Any] = self.line()
         return told
 
-    def score(self, name: str, faults: list[str]) -> dict[str, Any]:
-        """Scores many rows while something happens, and tells what came of it."""
-        print(json.dumps({"name": name, "faults": faults}), file=self.process.stdin, flush=True)
+    def score(self, name: str, faults: list[str], rows: int = 800_000, catalog: str = "dlsql") -> dict[str, Any]:
+        """Scores rows while something happens, and tells what came of it."""
+        self._ask(name=name, faults=faults, rows=rows, catalog=catalog)
         told: dict[str, Any] = self.line()
         return told
 

@@ -1,5 +1,7 @@
 """Trainings on executors in processes of their own, which are killed, stopped, sent away and added: the weights come out the same."""
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +28,9 @@ OUTSIDE = f"{OPTIONS}, num_workers = 3, sync_every = 32"  # three workers do not
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
     """Two executors with a core each."""
-    with application(tmp_path_factory.mktemp("cluster"), "local-cluster[2,1,512]", CONF) as running:
+    folder = tmp_path_factory.mktemp("cluster")
+    distant = {"spark.hadoop.fs.viewfs.mounttable.default.link./distant": (folder / "distant").as_uri()}
+    with application(folder, "local-cluster[2,1,512]", CONF | distant) as running:
         yield running
 
 
@@ -64,6 +68,23 @@ def test_what_happens_to_executors_does_not_change_predictions(two: Application,
     for fault in ("kill_worker", "kill_executor"):
         told = two.score("inside", [fault])
         assert (told["happened"], told["count"], told["hash"]) == ([fault], 800_000, quiet["hash"])
+
+
+def test_each_executor_reads_a_large_network_from_a_distant_store_by_itself(two: Application) -> None:
+    """Where the store is a file system of this machine all of them map the file there."""
+    options = INSIDE.replace("[64, 32]", "[2100, 2100]").replace("max_iterations = 4", "max_iterations = 1")
+    (two.folder / "distant").mkdir()
+    near, far = (two.train("large", options, [], catalog=catalog) for catalog in ("dlsql", "distant"))
+    assert (near["error"], far["error"], far["weights"]) == (None, None, near["weights"])
+    (stored,) = two.files("artifacts/*/large/*/model.onnx.data")
+    scored_far = two.score("large", [], 4000, "distant")
+    assert len(set(scored_far["mapped"].values()) - {str(stored)}) == far["executors"] == 2
+    assert [Path(one).read_bytes() == stored.read_bytes() for one in scored_far["mapped"].values()] == [True] * 2
+    for worker in scored_far["mapped"]:
+        os.kill(int(worker), signal.SIGKILL)  # else it goes on with the network that it has
+    scored = two.score("large", [], 4000)
+    assert set(scored["mapped"].values()) == {str(stored)}
+    assert (scored_far["count"], scored_far["hash"]) == (4000, scored["hash"])
 
 
 def test_a_table_three_times_the_memory_trains(two: Application) -> None:

@@ -1,7 +1,9 @@
 """Executors in processes of their own on this machine: trains a model or scores with one while something goes wrong, and tells what came of it.
 
 A line of JSON in, {"name", "options", "faults", "query", "executors_wanted"}; a line out: the SHA-256 of the model's weights or the error, the rounds, what
-Spark kept of the blocks, and what is left. Or {"name", "faults"}; a line out: how many rows were scored, a hash of all predictions, what happened.
+Spark kept of the blocks, and what is left. Or {"name", "faults", "rows"}; a line out: how many rows were scored, a hash of all predictions, what happened,
+and which workers have a large network in their memory, from which file. "catalog" beside it names the database of the models,
+which lies in a file system of its own where it is another than "dlsql".
 """
 
 import hashlib
@@ -22,6 +24,7 @@ from typing import TypeVar
 import numpy as np
 
 import dlsql
+from dlsql.session import language
 from dlsql.training import jobs
 from dlsql.training import rounds as loop
 
@@ -159,7 +162,7 @@ def train(name: str, options: str, faults: list[str], query: str, executors_want
     kept.clear()
     try:
         row = spark.sql(f"CREATE OR REPLACE MODEL {name} OPTIONS ({options}) AS {query}").collect()[0]
-        with np.load(io.BytesIO((Path(row["uri"].removeprefix("file:")) / "weights.npz").read_bytes())) as stored:
+        with np.load(io.BytesIO(language(spark).bridge.files().read(f"{row['uri']}/weights.npz"))) as stored:
             told: dict[str, object] = {"weights": hashlib.sha256(b"".join(stored[key].tobytes() for key in stored.files)).hexdigest()}
     except Exception as e:
         told = {"error": str(e)}
@@ -187,10 +190,16 @@ def half_scored() -> bool:
     return any(2 <= one.numCompletedTasks < one.numTasks - 2 for one in stages)
 
 
-def score(name: str, faults: list[str]) -> dict[str, object]:
+def mapped() -> dict[int, str]:
+    """The workers that have a large network in their memory, and from which file."""
+    maps = {worker: Path(f"/proc/{worker}/maps").read_text().splitlines() for worker in workers(executors())}
+    return {worker: line.split()[-1] for worker, lines in maps.items() for line in lines if line.endswith("/model.onnx.data")}
+
+
+def score(name: str, faults: list[str], rows: int) -> dict[str, object]:
     """The rows are made where they are scored: nothing is lost with an executor but its work."""
-    rows = spark.range(0, 800_000, 1, 40).selectExpr("id", *COLUMNS)
-    scored = rows.selectExpr("id", f"PREDICT('{name}', struct(*)) AS y").selectExpr("count(y)", "bit_xor(xxhash64(id, y))")
+    given = spark.range(0, rows, 1, 40).selectExpr("id", *COLUMNS)
+    scored = given.selectExpr("id", f"PREDICT('{name}', struct(*)) AS y").selectExpr("count(y)", "bit_xor(xxhash64(id, y))")
     happened: list[str] = []
 
     def happen() -> None:
@@ -203,11 +212,15 @@ def score(name: str, faults: list[str]) -> dict[str, object]:
     meanwhile.start()
     count, hashed = scored.collect()[0]
     meanwhile.join()
-    return {"count": count, "hash": hashed, "happened": happened}
+    return {"count": count, "hash": hashed, "happened": happened, "mapped": mapped()}
 
 
 print(json.dumps("ready"), flush=True)
 for line in sys.stdin:
     asked = json.loads(line)
+    catalog = asked.pop("catalog")
+    if catalog != "dlsql":
+        spark.sql(f"CREATE DATABASE IF NOT EXISTS {catalog} LOCATION 'viewfs:///{catalog}'")
+    spark.conf.set("spark.dlsql.catalog.database", catalog)
     print(json.dumps(train(**asked) if "options" in asked else score(**asked)), flush=True)
 spark.stop()
