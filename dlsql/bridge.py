@@ -399,12 +399,16 @@ class Files:
 
     def list(self, path: str) -> list[tuple[str, float]]:
         """The full names in a folder, sorted, each with the second it was modified; nothing where there is no folder."""
+        return sorted((str(one.getPath().toString()), one.getModificationTime() / 1000) for one in self._entries(path))
 
-        def entries() -> list[tuple[str, float]]:
+    def sizes(self, path: str) -> dict[str, int]:
+        """The names in a folder, each with its bytes; nothing where there is no folder."""
+        return {str(one.getPath().getName()): int(one.getLen()) for one in self._entries(path)}
+
+    def _entries(self, path: str) -> Sequence[Any]:
+        def entries() -> Sequence[Any]:
             system, place = self._at(path)
-            if not system.exists(place):
-                return []
-            return sorted((str(one.getPath().toString()), one.getModificationTime() / 1000) for one in system.listStatus(place))
+            return list(system.listStatus(place)) if system.exists(place) else []
 
         return self._guarded("list", path, entries)
 

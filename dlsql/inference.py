@@ -17,11 +17,11 @@ from dlsql.model import IMPORTED, Signature
 from udfs.graphs import predict_graph, predict_output
 from udfs.predict import predict, predict_label, predict_rows
 from udfs.score import predict_groups
-from udfs.spec import TENSORS, Bundle, Scoring, ValueScoring
+from udfs.spec import LARGE, TENSORS, Bundle, Scoring, ValueScoring
 
 GROUPS = "groups"  # the engine of a model with partition_cols
 
-# What of an artefact the workers need, by engine; of a large network its tensors, too.
+# What of an artefact the workers need, by engine; of a large graph its tensors, too.
 FILES = {
     "onnx": ("model.onnx", "preprocess.json"),
     "onnxruntime": ("model.onnx", "graph.json"),  # imported
@@ -41,36 +41,43 @@ def digest(artefact: Mapping[str, bytes]) -> str:
 
 def scored_files(files: Files, folder: str, engine: str = "onnx") -> dict[str, bytes]:
     """Those files of an artefact that the workers need."""
-    return {name: files.read(f"{folder}/{name}") for name in _scored(files, folder, engine)}
+    return {name: files.read(f"{folder}/{name}") for name in _sizes(files, folder, engine)}
 
 
-def _scored(files: Files, folder: str, engine: str) -> list[str]:
-    there = {path.rpartition("/")[2] for path, _ in files.list(folder)}
-    return [*FILES[engine], *({TENSORS} & there)]
+def _sizes(files: Files, folder: str, engine: str) -> dict[str, int]:
+    there = files.sizes(folder)
+    return {name: there.get(name, 0) for name in (*FILES[engine], *({TENSORS} & there.keys()))}
 
 
 def bundle(context: SparkContext, files: Files, folder: str, engine: str) -> Bundle:
-    """The files that score, of an artefact in the store. A large network's tensors are mapped from there where that is a file system that
-    all hosts may see, and else read from there by each executor.
+    """The files that score, of an artefact in the store. Large ones are mapped from there where that is a file system that all hosts may
+    see, and else read from there by each executor.
     """
-    names, here, large = _scored(files, folder, engine), None, None
-    if TENSORS in names:
-        names.remove(TENSORS)
-        if folder.startswith("file:"):
-            here = "/" + folder.removeprefix("file:").lstrip("/")
-        if here is None or not str(context.master).startswith("local"):  # elsewhere hosts may not see it
-            large = _shared(context, f"{here or folder}/{TENSORS}", lambda: files.read(f"{folder}/{TENSORS}"))
-    return Bundle(context.broadcast({name: files.read(f"{folder}/{name}") for name in names}), large, here)
+    sizes, here = _sizes(files, folder, engine), None
+    large = [name for name, size in sizes.items() if _is_large(name, size)]
+    small = context.broadcast({name: files.read(f"{folder}/{name}") for name in sizes if name not in large})
+    if large and folder.startswith("file:"):
+        here = "/" + folder.removeprefix("file:").lstrip("/")
+        if str(context.master).startswith("local"):  # elsewhere hosts may not see it
+            large = []
+    shared = {name: _shared(context, f"{here or folder}/{name}", partial(files.read, f"{folder}/{name}")) for name in large}
+    return Bundle(small, shared, here)
 
 
 def share(context: SparkContext, files: Mapping[str, bytes]) -> Bundle:
     """The same of files in memory, for every executor to fetch once, when it first needs them."""
-    small, large = {name: content for name, content in files.items() if name != TENSORS}, None
-    if TENSORS in files:
-        with NamedTemporaryFile(dir=str(context._temp_dir), delete=False) as file:  # Spark removes that folder when it stops
-            file.write(files[TENSORS])
-        large = _shared(context, file.name, lambda: files[TENSORS])
-    return Bundle(context.broadcast(small), large)
+    large = {}
+    for name, content in files.items():
+        if _is_large(name, len(content)):
+            with NamedTemporaryFile(dir=str(context._temp_dir), delete=False) as file:  # Spark removes that folder when it stops
+                file.write(content)
+            large[name] = _shared(context, file.name, partial(files.__getitem__, name))
+    return Bundle(context.broadcast({name: content for name, content in files.items() if name not in large}), large)
+
+
+def _is_large(name: str, size: int) -> bool:
+    """Whether workers take a file from a disk. The others are never large: a graph that would be is parted, see `onnx.files`."""
+    return name in (TENSORS, "model.pt", "groups.arrow") and size >= LARGE
 
 
 def _shared(context: SparkContext, place: str, read: Callable[[], bytes]) -> "Broadcast[bytes]":

@@ -1,5 +1,7 @@
 """TRAIN, PREDICT over the networks that it gives, and models with a network for each group."""
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,14 +14,15 @@ import torch
 from pyspark.errors import AnalysisException, PythonException
 from pyspark.sql import SparkSession
 
-from tests.plans import scored
+from dlsql import inference
+from tests.seen import mapping, scored
 from udfs import values
 from udfs.engines import plain
 from udfs.errors import ScoringError, TrainingError
 from udfs.groups import train_group
 from udfs.networks.mlp import ACTIVATIONS, Mlp
 from udfs.preprocess import encode
-from udfs.spec import Feature, GroupTraining, Label, LocalSteps, NetworkSpec
+from udfs.spec import LARGE, Feature, GroupTraining, Label, LocalSteps, NetworkSpec
 from udfs.stopping import Rules
 from udfs.train import network
 
@@ -389,6 +392,20 @@ def test_a_model_by_group_predicts_what_the_groups_networks_do(spark: SparkSessi
     for _, p, q in got:
         assert p == (None if q is None else pytest.approx(q, rel=1e-5))  # float32: other rows stood beside them in the batch
     assert rows(spark, "SELECT PREDICT('by_store', 'Paris', 1D, 2, 'x'), PREDICT('by_store', 'Ulm', 1D, 2, 'x') IS NULL") == [(None, False)]
+
+
+def test_the_networks_of_a_large_model_by_group_are_mapped(spark: SparkSession, stores: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = f"model_type = 'dnn_regressor', input_label_cols = ['y'], partition_cols = ['store'], {SMALL_OPTIONS}"
+    found, mapped = [], []
+    for large in (1, LARGE):  # bytes
+        monkeypatch.setattr(inference, "LARGE", large)
+        row = create(spark, "many", options, "SELECT store, a, b, c, y FROM sales WHERE year = 0")
+        found.append(rows(spark, "SELECT id, PREDICT('many', store, a, b, c) FROM sales"))
+        mapped.append(mapping(Path(str(row["uri"]).removeprefix("file:"), "groups.arrow")))
+        for worker in mapped[-1]:
+            os.kill(worker, signal.SIGKILL)  # else it goes on with the networks that it has
+    assert found[0] == found[1]
+    assert [bool(workers) for workers in mapped] == [True, False]
 
 
 @pytest.mark.parametrize("network", ["'grouped', store, a, b, c", "m, struct(a, b, c)"])

@@ -4,7 +4,6 @@ import os
 import re
 import signal
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,10 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 import dlsql
+from dlsql import inference
 from examples.datasets import model
-from tests.plans import scored
+from tests.seen import mapping, scored
+from udfs.spec import LARGE
 
 Value = tuple[str, int, Sequence[int | str]]  # name, element type, sizes
 FLOAT, DOUBLE, HALF, INT8, UINT8, INT64, BOOL = (
@@ -254,16 +255,6 @@ def test_rows_that_the_engine_fails_on_are_looked_for(spark: SparkSession, datab
     assert [row["id"] for row in found if row["y"] is None] == [7, 37, 67, 97]
 
 
-def mapping(folder: Path) -> list[int]:
-    """The processes that have a large network of this artefact in their memory."""
-    found = []
-    for process in Path("/proc").iterdir():
-        with suppress(OSError):  # it has ended
-            if process.name.isdigit() and f"{folder}/model.onnx.data" in (process / "maps").read_text():
-                found.append(int(process.name))
-    return found
-
-
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
     """A network of 20 MB that takes four numbers and gives one."""
@@ -283,7 +274,7 @@ def test_a_large_network_is_mapped_from_where_all_hosts_see_it(spark: SparkSessi
         folders.append(Path(spark.sql("SHOW VERSIONS IN MODEL m").collect()[0]["uri"].removeprefix("file:")))
         (row,) = spark.sql(_ASK_LARGE).collect()
         answers.append(row["y"])
-        mapped = mapping(folders[-1])
+        mapped = mapping(folders[-1] / "model.onnx.data")
         assert mapped
         spark.sql("DROP MODEL m")
         for pid in mapped:
@@ -361,7 +352,10 @@ def test_a_file_beside_the_model_holds_its_large_tensors(spark: SparkSession, da
         np.testing.assert_allclose(row["y"], np.array(row["x"], np.float32) @ wide, rtol=1e-3, atol=1e-3)
 
 
-def test_torchscript_runs_in_torch(spark: SparkSession, database: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("large", [LARGE, 1], ids=["sent", "on disk"])
+def test_torchscript_runs_in_torch(spark: SparkSession, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: int) -> None:
+    monkeypatch.setattr(inference, "LARGE", large)
+
     class Two(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -60,7 +60,9 @@ def test_tensors_apart_mapped_or_in_memory_answer_as_the_whole_graph_does(artefa
 def test_workers_that_start_at_once_make_one_folder(tmp_path: Path) -> None:
     (tmp_path / "broadcast").write_bytes(b"many numbers")
     with ThreadPoolExecutor(8) as workers:
-        folders = set(workers.map(lambda _: placed(OnDisk(str(tmp_path / "broadcast")), "abc", {"model.onnx": b"graph"}), range(8)))
+        folders = set(
+            workers.map(lambda _: placed({TENSORS: OnDisk(str(tmp_path / "broadcast"))}, "abc", {"model.onnx": b"graph"}), range(8))
+        )
     assert folders == {tmp_path / "dlsql-abc"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broadcast", "dlsql-abc", "dlsql-abc.lock"]
     assert {path.name: path.read_bytes() for path in (tmp_path / "dlsql-abc").iterdir()} == {
@@ -71,13 +73,13 @@ def test_workers_that_start_at_once_make_one_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_failed_half_way_leaves_nothing_and_the_next_worker_makes_it(tmp_path: Path) -> None:
-    broadcast = OnDisk(str(tmp_path / "broadcast"))
+    large = {TENSORS: OnDisk(str(tmp_path / "broadcast"))}
     with pytest.raises(FileNotFoundError):
-        placed(broadcast, "abc", {"model.onnx": b"graph"})
+        placed(large, "abc", {"model.onnx": b"graph"})
     assert [path.name for path in tmp_path.iterdir()] == ["dlsql-abc.lock"]
     (tmp_path / "broadcast").write_bytes(b"whole")
-    assert placed(broadcast, "abc", {}) == tmp_path / "dlsql-abc"
+    assert placed(large, "abc", {}) == tmp_path / "dlsql-abc"
 
 
 def test_where_spark_encrypts_its_files_nothing_is_written() -> None:
-    assert placed(Encrypted(b"secret"), "abc", {}) is None
+    assert placed({TENSORS: Encrypted(b"secret")}, "abc", {}) is None

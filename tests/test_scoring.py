@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.streaming import StreamingQuery
 
 import dlsql
-from tests.plans import scored
+from tests.seen import scored
 
 FEATURES = ("tiny", "whole", "far", "share", "price", "open", "day", "moment", "local", "word", "pair", "many")
 # Of each column of the table some values are NULL, some odd: NaN, infinities, words and moments that training did not see.

@@ -1,4 +1,4 @@
-"""A large network as files on an executor's host: written once, and then mapped into the memory of every worker there."""
+"""Large files of an artefact on an executor's host: there once, and mapped into the memory of every worker that can do with it."""
 
 import fcntl
 import os
@@ -8,38 +8,36 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from udfs.errors import ScoringError
-from udfs.spec import TENSORS, Scoring, Shared
+from udfs.spec import Scoring, Shared
 
 
 def placed_files(scoring: Scoring) -> tuple[Mapping[str, bytes], Path | None]:
-    """The files of a model; of a large one the folder that holds them all, too, where this host has one."""
+    """The files of a model; of one with large files only the others, and the folder that holds them all, where this host has one."""
     files: Mapping[str, bytes] = scoring.bundle.files.value
     large, folder = scoring.bundle.large, scoring.bundle.folder
-    if folder is not None and Path(folder, TENSORS).is_file():
+    if folder is not None and Path(folder).is_dir():
         return files, Path(folder)
-    if large is None and folder is not None:
+    if folder is not None and not large:
         raise ScoringError(f"The model's files are not in {folder} any more.")
-    if large is None:
-        return files, None
-    made = placed(large, scoring.sha256, files)
-    return (files if made else {**files, TENSORS: large.value}), made
+    made = placed(large, scoring.sha256, files) if large else None
+    return (files if made else {**files, **{name: file.value for name, file in large.items()}}), made
 
 
-def placed(large: Shared, key: str, files: Mapping[str, bytes]) -> Path | None:
-    """A folder with these files and the tensors, beside what Spark keeps on this host, and gone with it.
+def placed(large: Mapping[str, Shared], key: str, files: Mapping[str, bytes]) -> Path | None:
+    """A folder with all files, beside what Spark keeps on this host, and gone with it.
 
     Args:
-        large: a broadcast of the tensors, as the file that they are.
+        large: broadcasts, each of a file as it is.
         key: of the folder, by content.
         files: what else belongs there.
 
     Returns:
         The folder; None where Spark keeps no plain files, as when it encrypts what it writes.
     """
-    path = getattr(large, "_path", None)
-    if path is None:
+    paths = {name: Path(file._path) for name, file in large.items() if hasattr(file, "_path")}
+    if not paths:
         return None
-    folder = Path(path).parent / f"dlsql-{key}"
+    folder = next(iter(paths.values())).parent / f"dlsql-{key}"
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # which ends with the process, whatever ends it
         if not folder.exists():
@@ -47,7 +45,8 @@ def placed(large: Shared, key: str, files: Mapping[str, bytes]) -> Path | None:
             try:
                 for name, content in files.items():
                     (half / name).write_bytes(content)
-                os.link(path, half / TENSORS)
+                for name, path in paths.items():
+                    os.link(path, half / name)
                 os.replace(half, folder)
             except BaseException:
                 shutil.rmtree(half, ignore_errors=True)

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from udfs import preprocess, tensors, values
 from udfs.engines import Predictor, plain
 from udfs.errors import ScoringError
+from udfs.placing import placed_files
 from udfs.predict import classification, softmax
 from udfs.spec import Label, Preprocess, Scoring, ValueScoring
 from udfs.worker import Kept
@@ -42,8 +43,9 @@ class _Groups:
 
     keys: tuple[pa.Array, ...]  # the different values of each partition column
     groups: npt.NDArray[np.int64]  # the places of each group's key in `keys` as one number, ascending
-    networks: pa.Array  # in the same order; NULL for a group without a network
-    trained: npt.NDArray[np.bool_]  # which have one
+    order: npt.NDArray[np.int64]  # in the same order: the place in `networks`
+    networks: pa.Array  # NULL for a group without a network; out of a file that all workers map, where they are large
+    trained: npt.NDArray[np.bool_]  # which groups have one
 
 
 _LOADED = Kept[_Loaded](256 << 20, lambda one: one.bytes)
@@ -87,18 +89,18 @@ def predict_groups(how: ValueScoring, scoring: Scoring, *columns: pa.Array) -> p
     known = (places >= 0) & (model.groups[found] == places)
     which = np.where(mask & known & model.trained[found], found, -1)
     how = dataclasses.replace(how, names=how.names[keys:])
-    return _score(how, lambda place: _load((scoring.sha256, place), model.networks[place].as_py), which, given[keys:])
+    return _score(how, lambda group: _load((scoring.sha256, group), model.networks[model.order[group]].as_py), which, given[keys:])
 
 
 def _groups(scoring: Scoring) -> _Groups:
     def load() -> _Groups:
-        table = pa.ipc.open_file(pa.BufferReader(scoring.bundle.files.value["groups.arrow"])).read_all().combine_chunks()
-        *keys, networks = (column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column for column in table.columns)
+        files, folder = placed_files(scoring)
+        source = pa.BufferReader(files["groups.arrow"]) if folder is None else pa.memory_map(str(folder / "groups.arrow"))
+        *keys, networks = pa.ipc.open_file(source).get_batch(0).columns  # its only one
         different = tuple(column.unique() for column in keys)
         places = _places(different, keys)
         order = np.argsort(places, kind="stable")
-        networks = networks.take(pa.array(order))
-        return _Groups(different, places[order], networks, np.asarray(pc.is_valid(networks), dtype=bool))
+        return _Groups(different, places[order], order, networks, np.asarray(pc.is_valid(networks), dtype=bool)[order])
 
     return _GROUPS.get(scoring.sha256, load)
 

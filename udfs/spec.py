@@ -5,7 +5,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, Protocol
 
@@ -318,6 +318,8 @@ class Shared(Protocol):
 
 TENSORS = "model.onnx.data"
 """The file of a large graph's tensors, which the graph names as ONNX's external data."""
+LARGE = 16 << 20
+"""Bytes of a file from which on workers take it from a disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,8 +327,8 @@ class Bundle:
     """The files of an artefact that score, as they travel."""
 
     files: Shared  # Mapping[str, bytes]
-    large: Shared | None = None  # a large network's tensors, in a file that processes on one host share; where Spark encrypts those, bytes
-    folder: str | None = None  # where a host may see the files anyway, the tensors among them
+    large: Mapping[str, Shared] = field(default_factory=dict)  # files that lie on a host's disk; where Spark encrypts those, bytes
+    folder: str | None = None  # where a host may see the files anyway
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from onnx.external_data_helper import set_external_data
 from torch import nn
 
 from udfs.engines import load
-from udfs.spec import TENSORS, NetworkSpec
+from udfs.spec import LARGE, TENSORS, NetworkSpec
 from udfs.state import State
 from udfs.train import network
 
@@ -87,13 +87,13 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-_LARGE, _TENSOR = 16 << 20, 1 << 10  # bytes of a graph whose tensors are worth a file of their own, and of a tensor in it
+_TENSOR = 1 << 10  # bytes of a tensor that goes to the file of a large graph's tensors
 _PAGE = 1 << 12  # of memory, on whose bounds the tensors begin
 
 
 def files(graph: bytes) -> dict[str, bytes]:
     """A graph as an artefact's files: one, or of a large graph its tensors apart, as ONNX's external data: processes can share these."""
-    if len(graph) < _LARGE:
+    if len(graph) < LARGE:
         return {"model.onnx": graph}
     model, tensors = load_from_string(graph), bytearray()
     for tensor in model.graph.initializer:

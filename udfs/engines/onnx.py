@@ -47,7 +47,7 @@ def _session(files: Mapping[str, bytes], threads: int, folder: Path | None) -> o
     options.log_severity_level = 3  # its warnings are about the machine, not the model
     # A spinning pool of threads takes the cores that Spark's other tasks on this host need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if folder is not None:
+    if folder is not None and (folder / TENSORS).exists():
         options.add_session_config_entry("session.disable_prepacking", "1")
     elif TENSORS in files:
         options.add_external_initializers_from_files_in_memory([TENSORS], [files[TENSORS]], [len(files[TENSORS])])

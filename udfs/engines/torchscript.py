@@ -18,7 +18,8 @@ def run(files: Mapping[str, bytes], threads: int, folder: Path | None = None) ->
     torch.set_num_threads(threads)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch would have its newer format; this one is what models are passed on in
-        module = torch.jit.load(io.BytesIO(files["model.pt"]), map_location="cpu").eval()
+        program = io.BytesIO(files["model.pt"]) if folder is None else str(folder / "model.pt")
+        module = torch.jit.load(program, map_location="cpu").eval()
 
     def outputs(feed: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         with torch.inference_mode():

@@ -1,5 +1,7 @@
-"""What the plan of a query that has run tells."""
+"""What a query that has run left behind: the metrics of its plan, and files in the memory of its workers."""
 
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from pyspark.sql import DataFrame
@@ -21,4 +23,14 @@ def scored(frame: DataFrame) -> int:
         nodes += [node.children().apply(i) for i in range(node.children().size())]
         if node.nodeName() in _ROWS:
             found += node.metrics().apply(_ROWS[node.nodeName()]).value()
+    return found
+
+
+def mapping(file: Path) -> list[int]:
+    """The processes that have a file in their memory."""
+    found = []
+    for process in Path("/proc").iterdir():
+        with suppress(OSError):  # it has ended
+            if process.name.isdigit() and str(file) in (process / "maps").read_text():
+                found.append(int(process.name))
     return found
