@@ -18,10 +18,11 @@ import dataclasses
 import hashlib
 import logging
 import re
+import threading
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -73,6 +74,7 @@ class Memory:
 
     rows: dict[str, Any] = field(default_factory=dict)  # by location, whose files never change
     models: dict[tuple[str, str, str], _Seen] = field(default_factory=dict)  # by database, namespace and model
+    changing: threading.RLock = field(default_factory=threading.RLock)
 
 
 class Catalog:
@@ -230,26 +232,32 @@ class Catalog:
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """Round every change of versions or aliases: writes another revision after it, also where it failed half-way."""
-        try:
-            yield
-        finally:
+        """Round every change of versions or aliases, one at a time in an application, with what it looks at first: writes another revision
+        after it, also where it failed half-way.
+        """
+        with self._memory.changing:
             self._memory.models.clear()
             try:
-                self._metastore.revise(_new_id())
-            except StorageError as e:  # the change itself is made
-                _LOG.warning("Other applications may see this change %s seconds late: %s", _SECONDS_TRUSTED, e)
+                yield
+            finally:
+                self._memory.models.clear()
+                try:
+                    self._metastore.revise(_new_id())
+                except StorageError as e:  # the change itself is made
+                    _LOG.warning("Other applications may see this change %s seconds late: %s", _SECONDS_TRUSTED, e)
 
     def register(self, version: Version, *, new: bool = False) -> Version:
         """Commits a version under the next number that none of the model had, which it gives back.
 
         Raises:
             ExistsError: the model is to be `new`, and somebody made it in the meantime.
+            NotFoundError: its database was dropped in the meantime.
         """
         name = version.name
         location = self._store("models", name, version.run, MODELS, [_without_key(version)])
         with self._changing():
             try:
+                self.check_name(name)
                 number = self.next_number(name)
                 # After the number: who commits between the two is seen here, who commits later takes the number.
                 if new and any(map(_is_version, self._metastore.partitions("models", _key(name)))):
@@ -279,29 +287,43 @@ class Catalog:
         rows = filter(_is_version, self._metastore.partitions("models", _key(name)))
         return any(self._row(row[""])["run"] == run for row in rows)
 
-    def amend(self, version: Version, **changes: Any) -> Version:
-        """A version with another comment or other properties."""
-        amended = dataclasses.replace(version, **changes)
-        location = self._store("models", version.name, f"{version.run}-{_new_id()}", MODELS, [_without_key(amended)])
+    def amend(self, name: Name, change: Callable[[Version], Mapping[str, Any]]) -> Version:
+        """Gives the version that a name means another comment or other properties: `change` of what it has."""
         with self._changing():
+            version = self.find(name)
+            amended = dataclasses.replace(version, **change(version))
+            location = self._store("models", version.name, f"{version.run}-{_new_id()}", MODELS, [_without_key(amended)])
             self._metastore.move("models", {**_key(version.name), "version": str(version.version)}, location)
         return amended
 
     def set_alias(self, name: Name, alias: str, version: int) -> None:
-        """Points an alias to a version, which must be there."""
-        _check_fits({**_key(name), "alias": alias})
+        """Points an alias to a version. Raises NotFoundError where that is not there, or goes meanwhile."""
+        key = {**_key(name), "alias": alias}
+        _check_fits(key)
+        target = dataclasses.replace(name, version=version, alias=None)
         row = {"version": version, "owner": self.user(), "at": datetime.now(UTC)}
-        location = self._store("aliases", name, _new_id(), ALIASES, [row])
         with self._changing():
-            self._point("aliases", {**_key(name), "alias": alias}, location)
+            self.find(target)
+            self._point("aliases", key, self._store("aliases", name, _new_id(), ALIASES, [row]))
+            if not self._metastore.names("models", {**_key(name), "version": str(version)}):
+                self._take("aliases", key)  # another application dropped the version, and may have looked for aliases before
+                self._memory.models.clear()
+                self.find(target)
 
     def _point(self, table: str, key: Mapping[str, str], location: str) -> None:
         """Points a partition, which may be new, to a location; what it pointed to goes."""
-        before = self._metastore.partitions(table, key)
-        if not before and self._metastore.add(table, key, location):
+        for left in reversed(range(_MOST_LOOKS)):
+            before = self._metastore.partitions(table, key)
+            if not before and self._metastore.add(table, key, location):
+                return
+            try:
+                self._metastore.move(table, key, location)
+            except StorageError:
+                if not left or self._metastore.names(table, key):
+                    raise
+                continue  # another application took it away
+            self._discard(row[""] for row in before)
             return
-        self._metastore.move(table, key, location)
-        self._discard(row[""] for row in before)
 
     def _discard(self, paths: Iterable[str]) -> None:
         """Deletes what nothing points to any more; `vacuum` takes what stays."""
@@ -326,14 +348,12 @@ class Catalog:
 
         The last version's partition stays and points to no row: another version under its number would answer in views that name it.
         """
-        gone = self.versions(name) if version is None else [self.find(dataclasses.replace(name, version=version, alias=None))]
-        numbers, aliases, targets = self.numbers(name), self.aliases(name), {one.version for one in gone}
-        kept = self._metastore.partitions("models", _key(name))
-        last = max((int(row["version"]) for row in kept), default=0)
         with self._changing():
-            for alias, target in aliases.items():
-                if version is None or target in targets:
-                    self._take("aliases", {**_key(name), "alias": alias})
+            gone = self.versions(name) if version is None else [self.find(dataclasses.replace(name, version=version, alias=None))]
+            numbers, targets = self.numbers(name), {one.version for one in gone}
+            kept = self._metastore.partitions("models", _key(name))
+            last = max((int(row["version"]) for row in kept), default=0)
+            self._drop_aliases(name, None if version is None else targets)
             for one in gone:
                 key = {**_key(name), "version": str(one.version)}
                 if version == last:
@@ -344,6 +364,7 @@ class Catalog:
                 for row in kept:
                     if not _is_version(row):
                         self._take("models", _partition(row))
+            self._drop_aliases(name, None if version is None else targets)  # that another application set meanwhile
         for one in gone:
             left = {row[""] for row in self._metastore.partitions("models", {"version": str(one.version)})}
             if numbers[one.version] in left:  # a rename died half-way: another name holds the same files
@@ -352,25 +373,32 @@ class Catalog:
                 self.drop_run(name, one.run)
                 self._discard([numbers[one.version], one.uri])
 
+    def _drop_aliases(self, name: Name, targets: Collection[int] | None) -> None:
+        """Drops the aliases of a model that point to one of these versions, or all of them."""
+        for row in self._metastore.partitions("aliases", _key(name)):
+            if targets is None or self._row(row[""])["version"] in targets:
+                self._take("aliases", _partition(row))
+
     def rename(self, name: Name, new: Name) -> None:
         """Registers every version under the new name, then takes the old one away; the files stay where they are."""
         with self._changing():
+            self.find(name)
             added: list[dict[str, str]] = []
             for row in self._metastore.partitions("models", _key(new)):
                 if not _is_version(row):
                     self._take("models", _partition(row))
-            for row in self._metastore.partitions("models", _key(name)):
+            versions = self._metastore.partitions("models", _key(name))
+            for row in versions:
                 added.append({**_partition(row), **_key(new)})
                 if not self._metastore.add("models", added[-1], row[""]):  # somebody took the name in the meantime
                     for key in added[:-1]:
                         self._metastore.drop("models", key)
                     raise error("DLSQL_MODEL_EXISTS", name=_base(new))
-            for table in ("aliases", "training_info"):
-                for row in self._metastore.partitions(table, _key(name)):
-                    self._metastore.add(table, {**_partition(row), **_key(new)}, row[""])
-            for table in ("models", "aliases", "training_info"):
-                for row in self._metastore.partitions(table, _key(name)):
-                    self._metastore.drop(table, _partition(row))
+            beside = [(table, row) for table in ("aliases", "training_info") for row in self._metastore.partitions(table, _key(name))]
+            for table, row in beside:
+                self._metastore.add(table, {**_partition(row), **_key(new)}, row[""])
+            for table, row in (*(("models", row) for row in versions), *beside):  # no version that came under the old name meanwhile
+                self._metastore.drop(table, _partition(row))
 
     def artefact_uri(self, name: Name, run: str) -> str:
         """Where a run keeps its files."""

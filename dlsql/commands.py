@@ -374,14 +374,13 @@ def _unset_alias(client: Client, statement: UnsetAlias) -> DataFrame:
 
 
 def _set_comment(client: Client, statement: SetComment) -> DataFrame:
-    version = client.catalog.amend(client.catalog.find(client.catalog.qualified(statement.name)), comment=statement.comment)
+    version = client.catalog.amend(client.catalog.qualified(statement.name), lambda _: {"comment": statement.comment})
     return _done(client, version.name, version.version, "has a new comment")
 
 
 def _set_properties(client: Client, statement: SetProperties) -> DataFrame:
-    version = client.catalog.find(client.catalog.qualified(statement.name))
     given = {key: value if isinstance(value, str) else json.dumps(value) for key, value in statement.properties}
-    client.catalog.amend(version, properties={**version.properties, **given})
+    version = client.catalog.amend(client.catalog.qualified(statement.name), lambda old: {"properties": {**old.properties, **given}})
     return _done(client, version.name, version.version, f"has the properties {', '.join(given)}")
 
 

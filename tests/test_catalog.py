@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from pyspark.sql import Row, SparkSession
 
 from dlsql.bridge import Files, Metastore
 from dlsql.catalog import Catalog, new_run
-from dlsql.errors import StorageError
+from dlsql.errors import NotFoundError, StorageError
 from dlsql.model import RoundInfo, Version
 from dlsql.quoting import literal
 from dlsql.session import language
@@ -361,8 +362,10 @@ def test_models_of_a_dropped_database_are_gone_and_do_not_come_back(
 def test_models_of_a_database_that_another_engine_dropped_are_not_shown_and_vacuum_takes_them(
     spark: SparkSession, catalog: Catalog, store: Path, database: str, line: Version
 ) -> None:
+    spark.sql(f"CREATE DATABASE {database}_x")
     lost = catalog.register(replace(line, namespace=f"{database}_x", model="churn", run=new_run(), uri=f"{line.uri}-x"))
     catalog.set_alias(lost.name, "champion", 1)
+    spark._jsparkSession.sharedState().externalCatalog().unwrapped().dropDatabase(f"{database}_x", False, False)
     assert rows(spark, f"SELECT model FROM ML_MODELS() WHERE namespace = '{database}_x'") == []
     assert refusal(spark, f"SELECT PREDICT('{database}_x.churn', 1D)").startswith("[DLSQL_MODEL_NOT_FOUND]")
     spark.sql("CALL ml.vacuum()")
@@ -734,17 +737,112 @@ def test_look_up_reads_again_where_a_file_went_in_between(
     register("churn"), register("churn")
     spark.sql("ALTER MODEL churn VERSION 1 SET ALIAS = champion")
     fresh = Catalog(catalog._bridge, spark, type(catalog._memory)())
-    read, moved = Files.read, []
+    read, moved, reader = Files.read, [], [fresh]
 
     def while_it_moves(self: Files, path: str) -> bytes:
-        if "/aliases/" in path and len(moved) < 3:
+        if "/aliases/" in path and len(moved) < 3 and reader:
             moved.append(path)
+            reader.clear()
             catalog.set_alias(Name(database, "churn"), "champion", 2)  # deletes the file that is about to be read
+            reader.append(fresh)
         return read(self, path)
 
     monkeypatch.setattr(Files, "read", while_it_moves)
     assert fresh.find(Name(database, "churn", alias="champion")).version == 2
     assert len(set(moved)) == 3
+
+
+def first_call(monkeypatch: pytest.MonkeyPatch, name: str, then: Callable[[], object], *, after: bool = False) -> list[str]:
+    """Has something happen before or after the first call of a method of the metastore; gives a list that holds its name from then on."""
+    method, happened = getattr(Metastore, name), list[str]()
+
+    def call(self: Metastore, *given: Any) -> Any:
+        if happened:
+            return method(self, *given)
+        happened.append(name)
+        if not after:
+            then()
+        answer = method(self, *given)
+        if after:
+            then()
+        return answer
+
+    monkeypatch.setattr(Metastore, name, call)
+    return happened
+
+
+@pytest.fixture
+def other(catalog: Catalog, spark: SparkSession) -> Catalog:
+    """The catalog as another application sees it."""
+    return Catalog(catalog._bridge, spark, type(catalog._memory)())
+
+
+def test_alias_that_is_set_while_another_application_drops_its_version_does_not_stay(
+    catalog: Catalog, other: Catalog, database: str, register: Callable[..., Version], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = Name(database, "churn")
+    register("churn"), register("churn")
+    happened = first_call(monkeypatch, "add", lambda: other.drop(name, 1))
+    with pytest.raises(NotFoundError, match=r"DLSQL_VERSION_NOT_FOUND"):
+        catalog.set_alias(name, "champion", 1)
+    assert happened == ["add"]
+    assert catalog._metastore.partitions("aliases", {"namespace": database}) == []
+
+
+@pytest.mark.parametrize("version", [None, 1])
+def test_model_or_version_that_is_dropped_takes_an_alias_along_that_another_application_sets_meanwhile(
+    catalog: Catalog, other: Catalog, database: str, register: Callable[..., Version], monkeypatch: pytest.MonkeyPatch, version: int | None
+) -> None:
+    name = Name(database, "churn")
+    register("churn"), register("churn")
+    happened = first_call(monkeypatch, "drop", lambda: other.set_alias(name, "champion", 1))
+    catalog.drop(name, version)
+    assert happened == ["drop"]
+    assert catalog._metastore.partitions("aliases", {"namespace": database}) == []
+
+
+def test_version_that_another_application_makes_under_a_name_that_is_given_away_stays(
+    catalog: Catalog, other: Catalog, database: str, register: Callable[..., Version], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register("churn")
+    made = register("spam")
+    late = replace(made, model="churn", run=new_run())
+    happened = first_call(monkeypatch, "drop", lambda: other.register(late))
+    catalog.rename(Name(database, "churn"), Name(database, "left"))
+    assert happened == ["drop"]
+    assert [list(catalog.numbers(Name(database, model))) for model in ("left", "churn")] == [[1], [2]]
+
+
+def test_alias_that_another_application_takes_away_while_it_moves_is_set(
+    catalog: Catalog, other: Catalog, database: str, register: Callable[..., Version], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = Name(database, "churn")
+    register("churn"), register("churn")
+    catalog.set_alias(name, "champion", 1)
+    happened = first_call(monkeypatch, "move", lambda: other.unset_alias(name, "champion"))
+    catalog.set_alias(name, "champion", 2)
+    assert happened == ["move"]
+    assert other.aliases(name) == {"champion": 2}
+
+
+def test_changes_of_one_model_at_once_are_all_kept(spark: SparkSession, database: str, register: Callable[..., Version]) -> None:
+    register("churn")
+    changes = [f"ALTER MODEL {database}.churn SET TBLPROPERTIES ('p{i}' = '{i}')" for i in range(6)]
+    changes.append(f"ALTER MODEL {database}.churn SET COMMENT 'kept'")
+    with ThreadPoolExecutor(len(changes)) as clients:
+        for done in [clients.submit(rows, spark, one) for one in changes]:
+            done.result()
+    described = dict(tuple(row)[:2] for row in spark.sql("DESCRIBE MODEL EXTENDED churn").collect())
+    assert sorted(described["Properties"].split(", ")) == [f"p{i} = {i}" for i in range(6)]
+    assert described["Comment"] == "kept"
+
+
+def test_model_whose_database_goes_while_it_trains_is_not_registered(
+    spark: SparkSession, catalog: Catalog, database: str, line: Version
+) -> None:
+    with pytest.raises(NotFoundError, match=r"DLSQL_NAMESPACE_NOT_FOUND.*gone"):
+        catalog.register(replace(line, namespace=f"{database}_gone", model="churn", run=new_run()))
+    assert catalog._metastore.partitions("models", {"namespace": f"{database}_gone"}) == []
 
 
 class Deadlocked:
