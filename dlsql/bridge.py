@@ -5,6 +5,7 @@ import logging
 import math
 import re
 import tempfile
+import threading
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -72,6 +73,7 @@ class Bridge:
         self._loader = _compile(spark)
         self._python = self._new("Language$Python", _Callback(self, answer))
         self._shipped: set[str] = set()  # sessions that keep their files apart and have ours
+        self._shipping = threading.Lock()
         self._metastores: dict[str, Metastore] = {}
         self._files = Files(self._jvm, self.context._jsc.hadoopConfiguration())
 
@@ -135,10 +137,13 @@ class Bridge:
         """
         manager = spark._jsparkSession.artifactManager()
         state = manager.state()
-        if state is not None and state.uuid() not in self._shipped:
-            name, file = (self._jvm.java.io.File(one).toPath() for one in (f"pyfiles/{archive.name}", str(archive)))
-            manager.addArtifact(name, file, self._jvm.scala.Option.empty(), False)
-            self._shipped.add(state.uuid())
+        if state is None or state.uuid() in self._shipped:
+            return
+        with self._shipping:
+            if state.uuid() not in self._shipped:
+                name, file = (self._jvm.java.io.File(one).toPath() for one in (f"pyfiles/{archive.name}", str(archive)))
+                manager.addArtifact(name, file, self._jvm.scala.Option.empty(), False)
+                self._shipped.add(state.uuid())
 
     def knows_language(self, spark: SparkSession) -> bool:
         """Whether a session has our parser."""
@@ -246,6 +251,9 @@ class Bridge:
         return tuple(sorted(names))
 
 
+_PATCHING = threading.Lock()
+
+
 class _Callback:
     """A java.util.function.BiFunction: py4j can proxy a JDK interface, and none from the loader of our classes."""
 
@@ -255,7 +263,7 @@ class _Callback:
     def apply(self, jsession: Any, question: str) -> Any:
         """Answers one question of the JVM; an exception goes back as a Throwable, which is thrown there."""
         try:
-            return self._answer(self._bridge.session(jsession), json.loads(question))
+            return self._answer(self._session(jsession), json.loads(question))
         except DlsqlError as e:
             return self._bridge.refusal(e)
         except Py4JJavaError as e:
@@ -264,6 +272,14 @@ class _Callback:
             return e._origin if e._origin is not None else self._unexpected(e)
         except BaseException as e:  # whatever it is, the JVM thread that waits must hear of it
             return self._unexpected(e)
+
+    def _session(self, jsession: Any) -> SparkSession:
+        """PySpark's `RDD.toDF` belongs to the session that was made last: to one of the user's, not to this."""
+        with _PATCHING:
+            to_df = RDD.toDF
+            made = self._bridge.session(jsession)
+            RDD.toDF = to_df  # type: ignore[method-assign]
+            return made
 
     def _unexpected(self, raised: BaseException) -> Any:
         _LOG.exception("dlsql failed on a question of the JVM")
@@ -439,6 +455,14 @@ def slots(context: SparkContext) -> int:
     if any(str(conf.get(f"spark.{what}", "false")).lower() == "true" for what in ("dynamicAllocation.enabled", "speculation")):
         return 0
     return int(scala.maxNumConcurrentTasks(scala.resourceProfileManager().defaultResourceProfile()))
+
+
+def has_begun(context: SparkContext, tag: str) -> bool:
+    """Whether any task of the jobs of a tag has begun."""
+    tracker = context.statusTracker()
+    jobs = filter(None, map(tracker.getJobInfo, context._jsc.sc().statusTracker().getJobIdsForTag(tag)))
+    stages = filter(None, (tracker.getStageInfo(stage) for job in jobs for stage in job.stageIds))
+    return any(stage.numActiveTasks or stage.numCompletedTasks or stage.numFailedTasks for stage in stages)
 
 
 def patience(context: SparkContext) -> int:

@@ -2,10 +2,13 @@
 
 import math
 import re
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
@@ -401,3 +404,29 @@ def test_int8_of_a_large_network_is_refused_before_it_trains(spark: SparkSession
     with pytest.raises(AnalysisException, match=said):
         train(spark, options, "SELECT id AS x, id * 2 AS label FROM range(200)", "refused")
     assert packed == []
+
+
+def weights(row: dict[str, Any]) -> dict[str, bytes]:
+    with np.load(Path(row["uri"].removeprefix("file:")) / "weights.npz") as stored:
+        return {name: stored[name].tobytes() for name in stored.files}
+
+
+def test_a_gang_beside_clients_that_keep_the_cores_busy_gets_on_and_ends_with_the_same_weights(spark: SparkSession) -> None:
+    """Of a barrier stage all tasks begin at once, and Spark gives a core that gets free to whoever waits for one."""
+    options = "model_type = 'dnn_regressor', hidden_units = [8], num_workers = 2, batch_size = 16, max_iterations = 3, early_stop = false"
+    query = "SELECT id % 7 AS x, id % 7 * 2D AS label FROM range(200)"
+    over = threading.Event()
+
+    def keep_busy() -> None:
+        while not over.is_set():
+            spark.sql("SELECT max(sqrt(id * 1.5D)) FROM range(0, 60000000, 1, 1)").collect()
+
+    alone = train(spark, options, query)
+    with ThreadPoolExecutor(4) as clients:
+        busy = [clients.submit(keep_busy) for _ in range(4)]
+        try:
+            beside = train(spark, options, query)
+            assert not any(one.done() for one in busy)
+        finally:
+            over.set()
+    assert weights(beside) == weights(alone)

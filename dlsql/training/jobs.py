@@ -1,7 +1,10 @@
 """One Spark job: its tasks train a round, or several, from the state before it; what they tell becomes the state after each."""
 
+import threading
+import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter, itemgetter
@@ -9,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pyspark import RDD, Broadcast, SparkContext
+from py4j.protocol import Py4JJavaError
+from pyspark import RDD, Broadcast, InheritableThread, SparkContext
+from pyspark.errors import PySparkException
 
-from dlsql.bridge import patience
+from dlsql.bridge import has_begun, patience
 from dlsql.training.pack import Blocks
 from udfs.metrics import Evaluated
 from udfs.spec import LocalSteps
@@ -43,8 +48,12 @@ class Done:
     evaluated: list[Evaluated]
 
 
+class StarvedError(Exception):
+    """A gang's job that was given up, since its tasks did not begin."""
+
+
 def train(context: SparkContext, blocks: Blocks, task: Task, state: State, host: str | None, free: bool) -> list[Done]:
-    """The rounds of one job, from `state` on. A gang meets at `host`."""
+    """The rounds of one job, from `state` on. A gang meets at `host`. Raises StarvedError where the cores for it do not get free."""
     fused = host is not None or free  # then the workers hold the merged state already
     (first, *others), steps = task.rounds, task.steps
     asked = replace(task, rounds=(replace(first, evaluates=first.evaluates and fused), *others))
@@ -54,12 +63,13 @@ def train(context: SparkContext, blocks: Blocks, task: Task, state: State, host:
         seat = (alone if free else no_seat) if book is None else _barrier_seat((str(host), book.port), patience(context))
         train = partial(train_rounds, asked, shares, seat, _gpus())
         tasks: RDD[tuple[int, Told]] = blocks.rdd.mapPartitions(train) if book is None else blocks.rdd.barrier().mapPartitions(train)
-        for told in _found(tasks, _pieces_back(state)):
-            parts, evaluated, pieces = _sorted_out(told)
-            after = joined(pieces)
-            if not parts:  # nobody had a batch to learn from
-                after = state
-            found.append(Done(after, sorted(parts, key=attrgetter("worker")), evaluated))
+        with nullcontext() if book is None else _begun_soon(context):
+            for told in _found(tasks, _pieces_back(state)):
+                parts, evaluated, pieces = _sorted_out(told)
+                after = joined(pieces)
+                if not parts:  # nobody had a batch to learn from
+                    after = state
+                found.append(Done(after, sorted(parts, key=attrgetter("worker")), evaluated))
     del book
     if fused:
         return found
@@ -68,6 +78,37 @@ def train(context: SparkContext, blocks: Blocks, task: Task, state: State, host:
     if done.parts:
         after = half_step(steps, first.learning_rate, state, after) if first.sync_every == 1 else stepped_out(steps, state, after)
     return [Done(after, done.parts, evaluate_all(context, blocks, steps, after, held_out=True) if first.evaluates else [])]
+
+
+@contextmanager
+def _begun_soon(context: SparkContext) -> Iterator[None]:
+    """A gang begins when cores for all of it are free at once, and Spark gives each that gets free to whoever waits for one: beside jobs of
+    others that follow one another it would wait for their end.
+    """
+    tag, over, deadline = f"dlsql-{uuid.uuid4()}", threading.Event(), time.monotonic() + _SECONDS_TO_BEGIN
+
+    def watch() -> None:
+        while not over.wait(0.2) and not has_begun(context, tag):
+            if time.monotonic() > deadline:
+                context.cancelJobsWithTag(tag)
+                return
+
+    context.addJobTag(tag)
+    watching = InheritableThread(target=watch, daemon=True)
+    watching.start()
+    try:
+        yield
+    except (Py4JJavaError, PySparkException) as e:
+        if tag in str(e):  # Spark says what was cancelled
+            raise StarvedError from e
+        raise
+    finally:
+        over.set()
+        watching.join()
+        context.removeJobTag(tag)
+
+
+_SECONDS_TO_BEGIN = 3.0
 
 
 def evaluate_all(context: SparkContext, blocks: Blocks, steps: LocalSteps, state: State, *, held_out: bool) -> list[Evaluated]:

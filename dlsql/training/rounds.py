@@ -20,7 +20,7 @@ from dlsql.options import Settings
 from dlsql.training import jobs
 from dlsql.training.background import Behind
 from dlsql.training.checkpoint import Checkpoint
-from dlsql.training.jobs import Done
+from dlsql.training.jobs import Done, StarvedError
 from dlsql.training.pack import Blocks
 from udfs import metrics
 from udfs.metrics import Evaluated
@@ -32,6 +32,7 @@ from udfs.train import Round, Task, Trained
 
 _AVERAGINGS, _FEWEST_STEPS = 16, 16  # by default: averagings an epoch, and steps between them, of which fewer teach no more
 _FIRST_STEPS, _ROUND_SECONDS = 256, 20.0  # a round is cut to this length: what a lost executor or a cancelled statement costs at most
+_APART_SECONDS = 60.0  # after a gang for which cores did not get free: workers that need not begin together get on beside other jobs
 _JOINED_EPOCHS, _JOINED_SECONDS = 500, 5.0  # epochs share a job, which costs a tenth of a second: what they learned is seen after it
 
 
@@ -92,9 +93,10 @@ def run(
     failures, most_failures = 0, int(conf.get("spark.task.maxFailures", "4") or 4)
     host = str(conf.get("spark.driver.host"))  # by which executors reach the driver anyway
     rates = _Rates(plan, progress.losses)
+    apart = -math.inf  # until when no gang is tried
     while progress.epoch < settings.max_iterations and not progress.stopped:
         began = time.perf_counter()
-        pace = _pace(context, blocks.workers, settings, steps)
+        pace = _pace(context, blocks.workers, settings, steps, gangs=began >= apart)
         rounds = _rounds(pace, plan, progress, seconds_a_step, rates, blocks.holds_out, state)
         spent = sum(one.seconds for one in progress.rounds)
         seconds = min(_JOINED_SECONDS, math.inf if settings.max_seconds is None else settings.max_seconds - spent)
@@ -102,6 +104,9 @@ def run(
         try:
             with jobs.described(context, f"{plan.title}: {_said(rounds, progress, settings)}"):
                 found = jobs.train(context, blocks, task, state, host if pace.gang else None, pace.free)
+        except StarvedError:
+            apart = time.perf_counter() + _APART_SECONDS
+            continue
         except (Py4JJavaError, PySparkException) as e:
             # Spark starts a lost task anew, but not one of a barrier stage: there the round is begun anew, from the state before it,
             # and by whichever way of agreeing the executors that are left allow.
@@ -138,12 +143,12 @@ def _check_finite_loss(what: str, loss: float | None, number: int, learn_rate: f
         raise error("DLSQL_DIVERGED", what=what, value=loss, round=number, learn_rate=learn_rate)
 
 
-def _pace(context: SparkContext, workers: int, settings: Settings, steps: int) -> _Pace:
-    """A gang needs a free core for each worker, now: it is asked for anew before each round, since executors come and go."""
+def _pace(context: SparkContext, workers: int, settings: Settings, steps: int, *, gangs: bool) -> _Pace:
+    """A gang needs a core for each worker: it is asked for anew before each round, since executors come and go."""
     every = min(settings.sync_every or max(math.ceil(steps / _AVERAGINGS), _FEWEST_STEPS), steps)
     outer = (settings.outer_learn_rate, settings.outer_momentum) != (1.0, 0.0)
     alone = workers == 1 and not outer
-    return _Pace(steps, every, alone, not alone and slots(context) >= workers)
+    return _Pace(steps, every, alone, gangs and not alone and slots(context) >= workers)
 
 
 def _rounds(
