@@ -3,6 +3,7 @@
 import hashlib
 import sys
 import sysconfig
+import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from udfs.spec import Code
 ALLOWED = "spark.dlsql.allowed_modules"  # static: read from the SparkConf, which no SET changes
 _HANDED = "python:"
 _PICKLES: dict[str, list[bytes]] = defaultdict(list)  # by the text that stands for them, one for each statement that runs with it
+_HANDING = threading.Lock()
 
 
 @contextmanager
@@ -29,13 +31,15 @@ def handed(option: str, given: Any) -> Iterator[str]:
     pickled = _pickled(option, given)
     name = getattr(given, "__qualname__", type(given).__name__)
     text = f"{_HANDED}{given.__module__}.{name}#{hashlib.sha256(pickled).hexdigest()[:16]}"
-    _PICKLES[text].append(pickled)
+    with _HANDING:
+        _PICKLES[text].append(pickled)
     try:
         yield text
     finally:
-        _PICKLES[text].pop()
-        if not _PICKLES[text]:
-            del _PICKLES[text]
+        with _HANDING:
+            _PICKLES[text].pop()
+            if not _PICKLES[text]:
+                del _PICKLES[text]
 
 
 def find(option: str, text: str, allowed: str | None) -> Code:
@@ -76,16 +80,17 @@ def _pickled(option: str, given: Any) -> bytes:
     home = str(getattr(given, "func", given).__module__)  # of a functools.partial, where its function is from
     package = sys.modules.get(home.split(".")[0]) or sys.modules.get(home)
     by_value = package is not None and package.__name__ not in ("__main__", "udfs") and not _is_installed(package)
-    if by_value:
-        cloudpickle.register_pickle_by_value(package)  # type: ignore[no-untyped-call]
-    try:
-        return bytes(cloudpickle.dumps(given))  # type: ignore[no-untyped-call]
-    except Exception as e:
-        expected = f"it cannot be sent to the workers: {type(e).__name__}: {str(e)[:300]}"
-        raise error("DLSQL_OPTION_VALUE", option=option, value=repr(given)[:200], expected=expected) from e
-    finally:
+    with _HANDING:  # cloudpickle keeps one list of such modules for all threads
         if by_value:
-            cloudpickle.unregister_pickle_by_value(package)  # type: ignore[no-untyped-call]
+            cloudpickle.register_pickle_by_value(package)  # type: ignore[no-untyped-call]
+        try:
+            return bytes(cloudpickle.dumps(given))  # type: ignore[no-untyped-call]
+        except Exception as e:
+            expected = f"it cannot be sent to the workers: {type(e).__name__}: {str(e)[:300]}"
+            raise error("DLSQL_OPTION_VALUE", option=option, value=repr(given)[:200], expected=expected) from e
+        finally:
+            if by_value:
+                cloudpickle.unregister_pickle_by_value(package)  # type: ignore[no-untyped-call]
 
 
 def _is_installed(package: ModuleType) -> bool:

@@ -5,6 +5,7 @@ import importlib.util
 import os
 import shutil
 import sys
+import threading
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -189,17 +190,19 @@ _ANSWERS: dict[str, Callable[[_Language, SparkSession, Question], Any]] = {
     "table": _Language.table,
 }
 _LANGUAGES: dict[str, _Language] = {}  # by application id
+_TEACHING = threading.Lock()
 
 
 def language(spark: SparkSession) -> _Language:
     """The language of a session's application, which learns it if it did not know it. `attach` says what it raises."""
     check_spark()
     application = spark.sparkContext.applicationId or ""
-    if application not in _LANGUAGES:
-        taught = _Language(spark)
-        _LANGUAGES.clear()  # of applications that have ended: one driver runs one at a time
-        _LANGUAGES[application] = taught
-    return _LANGUAGES[application]
+    with _TEACHING:
+        if application not in _LANGUAGES:
+            taught = _Language(spark)
+            _LANGUAGES.clear()  # of applications that have ended: one driver runs one at a time
+            _LANGUAGES[application] = taught
+        return _LANGUAGES[application]
 
 
 def _ship_udfs(spark: SparkSession) -> Path:

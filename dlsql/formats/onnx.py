@@ -22,7 +22,7 @@ from udfs.spec import LARGE, TENSORS, NetworkSpec
 from udfs.state import State
 from udfs.train import network
 
-_ALONE = threading.Lock()  # the exporter, and what keeps libraries quiet, are for one thread at a time; a driver has one for each client
+_ALONE = threading.Lock()  # the exporter is for one thread of a process at a time; a driver has one for each client
 
 
 def export(spec: NetworkSpec, state: State) -> bytes:
@@ -66,7 +66,7 @@ def quantized(graph: bytes, dense: npt.NDArray[np.float32], codes: npt.NDArray[n
         def get_next(self) -> Any:
             return next(self._feeds, None)
 
-    with _ALONE, tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, _quiet():
         before, after = Path(folder, "float32.onnx"), Path(folder, "int8.onnx")
         before.write_bytes(graph)
         quantize_static(
@@ -78,13 +78,17 @@ def quantized(graph: bytes, dense: npt.NDArray[np.float32], codes: npt.NDArray[n
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the advice of ONNX Runtime's quantiser, which goes to the root logger."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    """Without the advice of ONNX Runtime's quantiser, which goes to the root logger; what other threads say there is heard."""
+    thread = threading.get_ident()
+
+    def others(record: logging.LogRecord) -> bool:
+        return record.thread != thread or record.levelno > logging.WARNING
+
+    logging.root.addFilter(others)
     try:
         yield
     finally:
-        logging.disable(before)
+        logging.root.removeFilter(others)
 
 
 _TENSOR = 1 << 10  # bytes of a tensor that goes to the file of a large graph's tensors

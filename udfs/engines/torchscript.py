@@ -12,14 +12,14 @@ import torch
 
 from udfs.engines import Runner
 
+warnings.filterwarnings("ignore", message="`torch.jit.load` is deprecated")  # models are passed on in this format, not in its newer one
+
 
 def run(files: Mapping[str, bytes], threads: int, folder: Path | None = None) -> Runner:
     """The program on `threads` threads; tensors enter in their order, as its forward takes them."""
     torch.set_num_threads(threads)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch would have its newer format; this one is what models are passed on in
-        program = io.BytesIO(files["model.pt"]) if folder is None else str(folder / "model.pt")
-        module = torch.jit.load(program, map_location="cpu").eval()
+    program = io.BytesIO(files["model.pt"]) if folder is None else str(folder / "model.pt")
+    module = torch.jit.load(program, map_location="cpu").eval()
 
     def outputs(feed: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         with torch.inference_mode():
