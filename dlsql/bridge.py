@@ -458,11 +458,15 @@ def slots(context: SparkContext) -> int:
 
 
 def has_begun(context: SparkContext, tag: str) -> bool:
-    """Whether any task of the jobs of a tag has begun."""
+    """Whether any task of the jobs of a tag has begun. Asked of the scheduler: what Spark's UI shows may be ten seconds old."""
+    scheduler: Any = context._jsc.sc().taskScheduler()
     tracker = context.statusTracker()
     jobs = filter(None, map(tracker.getJobInfo, context._jsc.sc().statusTracker().getJobIdsForTag(tag)))
-    stages = filter(None, (tracker.getStageInfo(stage) for job in jobs for stage in job.stageIds))
-    return any(stage.numActiveTasks or stage.numCompletedTasks or stage.numFailedTasks for stage in stages)
+    for stage in filter(None, (tracker.getStageInfo(stage) for job in jobs for stage in job.stageIds)):
+        tasks = scheduler.taskSetManagerForAttempt(stage.stageId, stage.currentAttemptId)
+        if stage.numCompletedTasks or tasks.isDefined() and tasks.get().runningTasks():
+            return True
+    return False
 
 
 def patience(context: SparkContext) -> int:
