@@ -74,7 +74,7 @@ class Memory:
 
     rows: dict[str, Any] = field(default_factory=dict)  # by location, whose files never change
     models: dict[tuple[str, str, str], _Seen] = field(default_factory=dict)  # by database, namespace and model
-    changing: threading.RLock = field(default_factory=threading.RLock)
+    changing: threading.RLock = field(default_factory=threading.RLock)  # see Catalog._changing
 
 
 class Catalog:
@@ -305,7 +305,7 @@ class Catalog:
         with self._changing():
             self.find(target)
             self._point("aliases", key, self._store("aliases", name, _new_id(), ALIASES, [row]))
-            if not self._metastore.names("models", {**_key(name), "version": str(version)}):
+            if not any(map(_is_version, self._metastore.partitions("models", {**_key(name), "version": str(version)}))):
                 self._take("aliases", key)  # another application dropped the version, and may have looked for aliases before
                 self._memory.models.clear()
                 self.find(target)
