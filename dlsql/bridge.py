@@ -157,6 +157,11 @@ class Bridge:
         """Raises Spark's ParseException where a text is not one statement."""
         spark._jsparkSession.sessionState().sqlParser().parsePlan(text)
 
+    def check_means(self, spark: SparkSession, text: str) -> None:
+        """Raises Spark's AnalysisException where a text that parses means nothing. It runs nothing."""
+        state = spark._jsparkSession.sessionState()
+        state.executePlan(state.sqlParser().parsePlan(text), getattr(state, "executePlan$default$2")()).assertAnalyzed()
+
     def bound(self, udf: UserDefinedFunction, plan: Mapping[str, Any], *objects: Any) -> Any:
         """An answer to "bind": the worker's function, how the arguments feed it, and for a model that is known its encoder and answers."""
         return self._list(udf._judf, json.dumps(plan), *objects)
@@ -464,7 +469,7 @@ def has_begun(context: SparkContext, tag: str) -> bool:
     jobs = filter(None, map(tracker.getJobInfo, context._jsc.sc().statusTracker().getJobIdsForTag(tag)))
     for stage in filter(None, (tracker.getStageInfo(stage) for job in jobs for stage in job.stageIds)):
         tasks = scheduler.taskSetManagerForAttempt(stage.stageId, stage.currentAttemptId)
-        if stage.numCompletedTasks or tasks.isDefined() and tasks.get().runningTasks():
+        if stage.numCompletedTasks or (tasks.isDefined() and tasks.get().runningTasks()):
             return True
     return False
 

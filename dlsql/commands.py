@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pyspark.errors import PySparkException
+from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from dlsql import inference, options, training
@@ -163,7 +163,11 @@ def _query(client: Client, text: str) -> DataFrame:
     # In parentheses nothing but a query parses: `FROM t INSERT INTO ...` would write while it is looked at. By itself it must parse
     # too: `SELECT 1) UNION ALL (SELECT 2` would end the parentheses.
     client.bridge.check_parses(client.spark, text)
-    frame = client.spark.sql(f"SELECT * FROM (\n{text}\n)")
+    try:
+        frame = client.spark.sql(f"SELECT * FROM (\n{text}\n)")
+    except AnalysisException:
+        client.bridge.check_means(client.spark, text)  # which says where in the text as it was written
+        raise
     if frame.isStreaming:
         raise error("DLSQL_UNSUPPORTED", feature="Training on a stream", hint=" Write it to a table, and train on that.")
     return frame

@@ -110,6 +110,7 @@ def predict(model: str | Column, *features: str | Column) -> Column:
         model: its name, `[namespace.]model[@vN | @alias]`. A Column is an expression that gives it.
         features: columns or their names: one struct, or one for each input of the model, matched by name where the model knows all of
             their names, else by place. None at all: the columns of the DataFrame, by name; those that the model does not know are ignored.
+            In `groupBy` Spark does not take them so: add the prediction as a column first.
     """
     return _call("predict", model, features)
 

@@ -110,6 +110,14 @@ def test_several_functions_over_the_same_arguments_run_the_network_once(spark: S
     assert plan.count("pythonUDF1") == 0  # one result, which all three read
 
 
+def test_a_struct_of_many_columns_is_not_made_for_each_of_them(spark: SparkSession, shop: str) -> None:
+    """A thousand structs of a thousand columns do not fit into a driver."""
+    frame = spark.sql(
+        "SELECT PREDICT('price', struct(*)), TRY_PREDICT('level', struct(size, weight * 2 AS weight, upper(colour) AS colour)) FROM items"
+    )
+    assert "named_struct" not in frame._jdf.queryExecution().analyzed().toString()
+
+
 def test_a_classifier_gives_label_probability_and_all_probabilities_sorted(spark: SparkSession, shop: str) -> None:
     frame = spark.sql(
         "SELECT ML_PREDICT('level', struct(*)) AS m, PREDICT('level', struct(*)) AS p, PREDICT_PROBA('level', struct(*)) AS q FROM items"

@@ -406,6 +406,12 @@ def test_int8_of_a_large_network_is_refused_before_it_trains(spark: SparkSession
     assert packed == []
 
 
+def test_an_error_in_the_query_says_where_in_the_query_it_is(spark: SparkSession) -> None:
+    with pytest.raises(AnalysisException, match=r"UNRESOLVED_COLUMN.* line 1 pos 16;") as raised:
+        spark.sql(f"CREATE MODEL m OPTIONS ({LINEAR}) AS SELECT id AS x, amount AS label FROM range(10)")
+    assert "__auto_generated_subquery_name" not in str(raised.value)
+
+
 def weights(row: dict[str, Any]) -> dict[str, bytes]:
     with np.load(Path(row["uri"].removeprefix("file:")) / "weights.npz") as stored:
         return {name: stored[name].tobytes() for name in stored.files}

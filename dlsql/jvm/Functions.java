@@ -104,13 +104,13 @@ public class Functions {
       Map plan = (Map) Language.Python.read((String) answer.get(1), Map.class);
 
       boolean strict = ((Boolean) plan.get("strict")).booleanValue();
-      Expression scored = whole == null ? Wanted.TRUE : new IsNotNull(whole);
+      Expression scored = whole == null || !whole.nullable() ? Wanted.TRUE : new IsNotNull(whole);
       List inputs = new ArrayList();
       if (value) inputs.add(first);
       for (Object one : (List) plan.get("inputs")) {
         Map input = (Map) one;
         int place = ((Integer) input.get("place")).intValue();
-        Expression e = struct ? new GetStructField(whole, place, scala.Option.empty()) : (Expression) args.get(place + 1);
+        Expression e = struct ? field(whole, place) : (Expression) args.get(place + 1);
         Expression converted = converted(e, (String) input.get("cast"));
         if (!strict && converted instanceof Cast) { // a value that the cast has no room for is not a value that is missing
           converted = new TryEval(converted);
@@ -275,7 +275,7 @@ public class Functions {
       for (Object one : (List) plan.get("inputs")) {
         Map input = (Map) one;
         int place = ((Integer) input.get("place")).intValue();  // of a field; -1: the label
-        Expression e = place < 0 ? (Expression) args.get(2) : new GetStructField(features, place, scala.Option.empty());
+        Expression e = place < 0 ? (Expression) args.get(2) : field(features, place);
         e = Scalar.converted(e, (String) input.get("cast"));
         inputs.add(e);
         hashed.add(e);
@@ -287,6 +287,13 @@ public class Functions {
       return new Alias(trained.toAggregateExpression(), name, NamedExpression.newExprId(), Lists.seq(new ArrayList()),
           scala.Option.apply(metadata), Lists.seq(new ArrayList()));
     }
+  }
+
+  /** A field of a struct: of one that is made here what it is made of, where a thousand columns would give as many structs of a thousand. */
+  static Expression field(Expression struct, int place) {
+    if (!(struct instanceof CreateNamedStruct)) return new GetStructField(struct, place, scala.Option.empty());
+    Expression value = (Expression) ((CreateNamedStruct) struct).valExprs().apply(place);
+    return value instanceof Alias ? ((Alias) value).child() : value;
   }
 
   /** Under which key a column of networks carries their signature. */
