@@ -137,10 +137,8 @@ class Bridge:
         """
         manager = spark._jsparkSession.artifactManager()
         state = manager.state()
-        if state is None or state.uuid() in self._shipped:
-            return
         with self._shipping:
-            if state.uuid() not in self._shipped:
+            if state is not None and state.uuid() not in self._shipped:
                 name, file = (self._jvm.java.io.File(one).toPath() for one in (f"pyfiles/{archive.name}", str(archive)))
                 manager.addArtifact(name, file, self._jvm.scala.Option.empty(), False)
                 self._shipped.add(state.uuid())

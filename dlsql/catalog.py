@@ -22,7 +22,7 @@ import threading
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -298,12 +298,11 @@ class Catalog:
 
     def set_alias(self, name: Name, alias: str, version: int) -> None:
         """Points an alias to a version. Raises NotFoundError where that is not there, or goes meanwhile."""
-        key = {**_key(name), "alias": alias}
-        _check_fits(key)
-        target = dataclasses.replace(name, version=version, alias=None)
+        key, target = {**_key(name), "alias": alias}, dataclasses.replace(name, version=version, alias=None)
         row = {"version": version, "owner": self.user(), "at": datetime.now(UTC)}
         with self._changing():
             self.find(target)
+            _check_fits(key)
             self._point("aliases", key, self._store("aliases", name, _new_id(), ALIASES, [row]))
             if not any(map(_is_version, self._metastore.partitions("models", {**_key(name), "version": str(version)}))):
                 self._take("aliases", key)  # another application dropped the version, and may have looked for aliases before
@@ -350,10 +349,10 @@ class Catalog:
         """
         with self._changing():
             gone = self.versions(name) if version is None else [self.find(dataclasses.replace(name, version=version, alias=None))]
-            numbers, targets = self.numbers(name), {one.version for one in gone}
+            numbers = self.numbers(name)
             kept = self._metastore.partitions("models", _key(name))
             last = max((int(row["version"]) for row in kept), default=0)
-            self._drop_aliases(name, None if version is None else targets)
+            self._drop_aliases(name, version)
             for one in gone:
                 key = {**_key(name), "version": str(one.version)}
                 if version == last:
@@ -364,7 +363,7 @@ class Catalog:
                 for row in kept:
                     if not _is_version(row):
                         self._take("models", _partition(row))
-            self._drop_aliases(name, None if version is None else targets)  # that another application set meanwhile
+            self._drop_aliases(name, version)  # that another application set meanwhile
         for one in gone:
             left = {row[""] for row in self._metastore.partitions("models", {"version": str(one.version)})}
             if numbers[one.version] in left:  # a rename died half-way: another name holds the same files
@@ -373,10 +372,10 @@ class Catalog:
                 self.drop_run(name, one.run)
                 self._discard([numbers[one.version], one.uri])
 
-    def _drop_aliases(self, name: Name, targets: Collection[int] | None) -> None:
-        """Drops the aliases of a model that point to one of these versions, or all of them."""
+    def _drop_aliases(self, name: Name, version: int | None) -> None:
+        """Drops the aliases of a model that point to a version, or all of them."""
         for row in self._metastore.partitions("aliases", _key(name)):
-            if targets is None or self._row(row[""])["version"] in targets:
+            if version is None or self._row(row[""])["version"] == version:
                 self._take("aliases", _partition(row))
 
     def rename(self, name: Name, new: Name) -> None:

@@ -358,16 +358,14 @@ def _done(client: Client, name: Name, version: int | None, action: str) -> DataF
 
 def _set_default(client: Client, statement: SetDefaultVersion) -> DataFrame:
     name = client.catalog.qualified(statement.name)
-    version = client.catalog.find(replace(name, version=statement.version))
-    client.catalog.set_alias(name, DEFAULT, version.version)
-    return _done(client, name, version.version, "is the default version")
+    client.catalog.set_alias(name, DEFAULT, statement.version)
+    return _done(client, name, statement.version, "is the default version")
 
 
 def _set_alias(client: Client, statement: SetAlias) -> DataFrame:
     name = client.catalog.qualified(statement.name)
-    version = client.catalog.find(replace(name, version=statement.version))
-    client.catalog.set_alias(name, statement.alias, version.version)
-    return _done(client, name, version.version, f"is @{statement.alias}")
+    client.catalog.set_alias(name, statement.alias, statement.version)
+    return _done(client, name, statement.version, f"is @{statement.alias}")
 
 
 def _unset_alias(client: Client, statement: UnsetAlias) -> DataFrame:

@@ -96,7 +96,8 @@ def _groups(scoring: Scoring) -> _Groups:
     def load() -> _Groups:
         files, folder = placed_files(scoring)
         source = pa.BufferReader(files["groups.arrow"]) if folder is None else pa.memory_map(str(folder / "groups.arrow"))
-        *keys, networks = pa.ipc.open_file(source).get_batch(0).columns  # its only one
+        (batch,) = pa.ipc.open_file(source).read_all().to_batches()
+        *keys, networks = batch.columns
         different = tuple(column.unique() for column in keys)
         places = _places(different, keys)
         order = np.argsort(places, kind="stable")
