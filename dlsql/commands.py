@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pyspark.errors import AnalysisException, PySparkException
+from pyspark.errors import AnalysisException, ParseException, PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from dlsql import inference, options, training
@@ -165,6 +165,8 @@ def _query(client: Client, text: str) -> DataFrame:
     client.bridge.check_parses(client.spark, text)
     try:
         frame = client.spark.sql(f"SELECT * FROM (\n{text}\n)")
+    except ParseException:
+        raise
     except AnalysisException:
         client.bridge.check_means(client.spark, text)  # which says where in the text as it was written
         raise

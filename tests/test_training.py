@@ -408,7 +408,7 @@ def test_int8_of_a_large_network_is_refused_before_it_trains(spark: SparkSession
 
 def test_an_error_in_the_query_says_where_in_the_query_it_is(spark: SparkSession) -> None:
     with pytest.raises(AnalysisException, match=r"UNRESOLVED_COLUMN.* line 1 pos 16;") as raised:
-        spark.sql(f"CREATE MODEL m OPTIONS ({LINEAR}) AS SELECT id AS x, amount AS label FROM range(10)")
+        spark.sql(f"CREATE MODEL fresh OPTIONS ({LINEAR}) AS SELECT id AS x, amount AS label FROM range(10)")
     assert "__auto_generated_subquery_name" not in str(raised.value)
 
 
