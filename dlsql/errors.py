@@ -88,6 +88,7 @@ CONDITIONS: dict[str, tuple[type[DlsqlError], str]] = {
     "DLSQL_MODEL_NOT_FOUND": (NotFoundError, "Model `{name}` is not registered.{hint}"),
     "DLSQL_VERSION_NOT_FOUND": (NotFoundError, "Model `{name}` has no version {version}. It has: {versions}."),
     "DLSQL_ALIAS_NOT_FOUND": (NotFoundError, "Model `{name}` has no alias `{alias}`.{hint}"),
+    "DLSQL_TRAINING_NOT_FOUND": (NotFoundError, "No training of `{name}` is under way.{hint}"),
     "DLSQL_NAMESPACE_NOT_FOUND": (NotFoundError, "Database `{namespace}` does not exist.{hint}"),
     "DLSQL_COLUMN_NOT_FOUND": (NotFoundError, "{role} `{column}` is not among the columns: {columns}.{hint}"),
     "DLSQL_FEATURE_MISSING": (NotFoundError, "Model `{name}` takes `{feature}`, and the arguments do not hold it.{hint}"),

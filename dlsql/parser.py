@@ -20,6 +20,7 @@ from dlsql.errors import did_you_mean
 from dlsql.quoting import literal
 from dlsql.reader import Reader, Token, reader_of
 from dlsql.statements import (
+    CancelTraining,
     CreateModel,
     DescribeModel,
     DropModel,
@@ -36,6 +37,7 @@ from dlsql.statements import (
     SetProperties,
     ShowCreateModel,
     ShowModels,
+    ShowTrainings,
     ShowVersions,
     Statement,
     UnsetAlias,
@@ -251,10 +253,11 @@ def _dropped(reader: Reader, at: Token, name: Name, version: int | None, if_exis
     return DropModel(replace(name, version=None), name.version if version is None else version, if_exists)
 
 
-def _show_models(reader: Reader) -> ShowModels:
+def _show(reader: Reader, what: Callable[[str | None, str | None], T]) -> T:
+    """[{IN | FROM} namespace] [LIKE 'pattern']."""
     namespace = reader.identifier("a database").lower() if reader.take("IN") or reader.take("FROM") else None
     pattern = reader.string("a pattern") if reader.take("LIKE") or reader.peek().kind == "string" else None
-    return ShowModels(namespace, pattern)
+    return what(namespace, pattern)
 
 
 def _describe(reader: Reader) -> DescribeModel:
@@ -377,6 +380,7 @@ _PROCEDURES: dict[str, tuple[tuple[str, ...], Callable[[_Arguments], Statement]]
     "export_model": (("model", "uri", "format", "options"), _call_export),
     "drop_model": (("model", "version", "if_exists"), _call_drop),
     "set_alias": (("model", "version", "alias"), _call_set_alias),
+    "cancel_training": (("model",), lambda given: CancelTraining(given.plain_name())),
     "vacuum": (("retain_hours",), _call_vacuum),
 }
 _SYNONYMS = {("import_model", "uri"): "model_path"}
@@ -396,7 +400,9 @@ _STATEMENTS: dict[tuple[str, ...], Callable[[Reader], Statement]] = {
     ("EXPLAIN", "CREATE", "OR", "REPLACE", "MODEL"): lambda reader: ExplainCreateModel(_create(reader, replacing=True)),
     ("ALTER", "MODEL"): _alter,
     ("DROP", "MODEL"): _drop,
-    ("SHOW", "MODELS"): _show_models,
+    ("SHOW", "MODELS"): lambda reader: _show(reader, ShowModels),
+    ("SHOW", "TRAININGS"): lambda reader: _show(reader, ShowTrainings),
+    ("CANCEL", "TRAINING"): lambda reader: CancelTraining(plain_name(reader)),
     ("SHOW", "MODEL"): _describe,
     ("SHOW", "VERSIONS", "IN", "MODEL"): lambda reader: ShowVersions(plain_name(reader)),
     ("SHOW", "CREATE", "MODEL"): lambda reader: ShowCreateModel(model_name(reader)),

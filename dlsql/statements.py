@@ -162,6 +162,21 @@ class ExportModel:
 
 
 @dataclass(frozen=True, slots=True)
+class ShowTrainings:
+    """SHOW TRAININGS [{IN | FROM} namespace] [LIKE 'pattern']: those under way, of all namespaces where none is given."""
+
+    namespace: str | None = None
+    pattern: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CancelTraining:
+    """CANCEL TRAINING name."""
+
+    name: Name
+
+
+@dataclass(frozen=True, slots=True)
 class Vacuum:
     """CALL ml.vacuum([retain_hours => n]): removes what crashes left in the model store."""
 
@@ -170,5 +185,6 @@ class Vacuum:
 
 Statement = (
     CreateModel | ExplainCreateModel | SetDefaultVersion | SetAlias | UnsetAlias | SetComment | SetProperties | RenameModel | DropModel
-    | ShowModels | ShowVersions | ShowCreateModel | DescribeModel | ExportModel | Vacuum
+    | ShowModels | ShowVersions | ShowCreateModel | DescribeModel | ExportModel | ShowTrainings | CancelTraining
+    | Vacuum
 )  # fmt: skip

@@ -64,6 +64,49 @@ def test_a_cancelled_job_group_ends_the_training_and_frees_what_it_cached(spark:
     assert rounds() == 0
 
 
+def test_another_session_sees_a_training_and_cancels_it(spark: SparkSession, database: str) -> None:
+    """Where its own client is gone, say."""
+    raised = list[BaseException]()
+
+    def run() -> None:
+        try:
+            spark.sql(ENDLESS.format(workers=2))
+        except PySparkException as e:
+            raised.append(e)
+
+    other = dlsql.attach(spark.newSession())
+    cached = set(spark.sparkContext._jsc.getPersistentRDDs())
+    refused = f"[DLSQL_TRAINING_NOT_FOUND] No training of `{database}.endless` is under way. SQLSTATE: 42704"
+    assert message(other, f"CANCEL TRAINING {database}.endless") == refused
+    thread = threading.Thread(target=run)
+    thread.start()
+    until(lambda: [row for row in other.sql("SHOW TRAININGS").collect() if row["round"]])
+    (row,) = other.sql(f"SHOW TRAININGS IN {database} LIKE 'end*'").collect()
+    assert (row["namespace"], row["model"], row["version"], row["model_type"]) == (database, "endless", 1, "linear_regressor")
+    assert (row["epochs"], row["epoch"] > 0, row["train_loss"] >= 0, row["rows_per_second"] > 0) == (100_000, True, True, True)
+    assert other.sql("SHOW TRAININGS IN default").collect() == []
+    assert message(other, f"CANCEL TRAINING {database}.endles") == (
+        f"[DLSQL_TRAINING_NOT_FOUND] No training of `{database}.endles` is under way. Did you mean `{database}.endless`? SQLSTATE: 42704"
+    )
+    began = time.monotonic()
+    (ended,) = other.sql(f"CANCEL TRAINING {database}.endless").collect()
+    assert time.monotonic() - began < SECONDS
+    assert tuple(ended) == (f"{database}.endless", 1, "is cancelled")
+    thread.join(SECONDS)
+    assert str(raised[0]).strip().startswith("[DLSQL_CANCELLED]")
+    assert other.sql("SHOW TRAININGS").collect() == []
+    assert spark.sql("SHOW MODELS LIKE 'endless'").collect() == []
+    assert set(spark.sparkContext._jsc.getPersistentRDDs()) == cached
+    with pytest.raises(PySparkException, match="DLSQL_MODEL_NOT_FOUND"):  # nor a round
+        spark.sql("SELECT * FROM ML_TRAINING_INFO('endless')")
+
+
+def message(spark: SparkSession, statement: str) -> str:
+    with pytest.raises(PySparkException) as raised:
+        spark.sql(statement)
+    return str(raised.value).strip().split("\n")[0]
+
+
 def test_two_trainings_at_once_keep_their_progress_apart(spark: SparkSession, database: str) -> None:
     """Two sessions, two gangs, two cores: a barrier stage takes both, and they take turns."""
     statement = """CREATE MODEL {} OPTIONS (model_type = 'linear_regressor', num_workers = 2, batch_size = 16, max_iterations = {},

@@ -11,6 +11,7 @@ from dlsql.parser import parse, render
 from dlsql.quoting import literal
 from dlsql.rewrite import rewrite
 from dlsql.statements import (
+    CancelTraining,
     CreateModel,
     DescribeModel,
     DropModel,
@@ -26,6 +27,7 @@ from dlsql.statements import (
     SetProperties,
     ShowCreateModel,
     ShowModels,
+    ShowTrainings,
     ShowVersions,
     Statement,
     UnsetAlias,
@@ -83,6 +85,9 @@ STATEMENTS: dict[str, Statement] = {
     "SHOW MODELS FROM `my db` LIKE 'chu*'": ShowModels("my db", "chu*"),
     "SHOW MODELS LIKE 'chu*'": ShowModels(None, "chu*"),
     'SHOW MODELS "chu*"': ShowModels(None, "chu*"),
+    "SHOW TRAININGS": ShowTrainings(),
+    "SHOW TRAININGS IN Sales LIKE 'chu*'": ShowTrainings("sales", "chu*"),
+    "CANCEL TRAINING sales.churn": CancelTraining(CHURN),
     "SHOW MODEL sales.churn@v3": DescribeModel(Name("sales", "churn", version=3)),
     "SHOW VERSIONS IN MODEL sales.churn": ShowVersions(CHURN),
     "SHOW CREATE MODEL sales.churn@champion": ShowCreateModel(Name("sales", "churn", alias="champion")),
@@ -109,6 +114,7 @@ STATEMENTS: dict[str, Statement] = {
     "CALL ml.drop_model('m', 2, true)": DropModel(M, 2, if_exists=True),
     "CALL ml.drop_model(model => 'm@v2')": DropModel(M, 2),
     "CALL ml.set_alias('sales.churn', 2, 'Champion')": SetAlias(CHURN, 2, "champion"),
+    "CALL ml.cancel_training('sales.churn')": CancelTraining(CHURN),
     "CALL ml.vacuum()": Vacuum(),
     "CALL ml.vacuum(retain_hours => 1)": Vacuum(1.0),
     "CALL ml.vacuum(0.5);": Vacuum(0.5),

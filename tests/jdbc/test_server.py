@@ -181,6 +181,20 @@ def test_cancelled_training_leaves_nothing(hive: PyHive, server: Server) -> None
         assert rows(hive.run("SHOW MODELS LIKE 'endless'")) == []
 
 
+def test_a_training_whose_client_was_killed_is_ended_by_another(hive: PyHive, server: Server) -> None:
+    """Spark's server goes on with it."""
+    script = [sys.executable, str(WORKERS / "interrupt.py"), server.connect, "served", CREATE.format("orphan", 100000), "nothing"]
+    client = subprocess.Popen(script)
+    shown = "SELECT * FROM ML_TRAINING_INFO('orphan')"
+    until(lambda: bool(hive.run(shown).rows))
+    client.kill()
+    client.wait()
+    assert [row[:3] for row in rows(hive.run("SHOW TRAININGS IN served"))] == [("served", "orphan", 1)]
+    assert rows(hive.run("CANCEL TRAINING orphan")) == [("served.orphan", 1, "is cancelled")]
+    assert rows(hive.run("SHOW TRAININGS")) == []
+    assert hive.run(shown).rows == []
+
+
 def test_a_training_that_ctrl_c_ends_in_beeline_leaves_nothing(hive: PyHive, server: Server, tmp_path: Path) -> None:
     create = CREATE.format("served.halted", 100000).replace("points", "served.points")
     command, env = beeline_command(server, "-e", create)
