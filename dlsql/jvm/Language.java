@@ -201,10 +201,10 @@ public class Language {
       return context instanceof PositionalParameterContext && !((PositionalParameterContext) context).params().isEmpty();
     }
 
-    /** Every text of ours holds one of two words; others do not wait for Python. */
+    /** Every text of ours holds one of three words; others do not wait for Python. */
     private static boolean mayBeOurs(String text) {
       String lower = text.toLowerCase(java.util.Locale.ROOT);
-      return lower.contains("model") || lower.contains("ml");
+      return lower.contains("model") || lower.contains("training") || lower.contains("ml");
     }
   }
 
