@@ -153,6 +153,7 @@ def _kind(value: Any) -> str:
 
 
 _QUANTIZATION = "What the finished network is kept in: int8 is a quarter of the bytes, and metrics['..._float32'] says what it was before."
+_OPTIMIZER_ARGS = "What else the optimiser takes, by torch's names: MAP('momentum', 0.9, 'weight_decay', 1e-4)."
 _RESHAPE = "With a network of your own, or an import: the shape of a row's tensor."
 _LOSS = (
     "Loss by its name in torch.nn.functional: cross_entropy for classifiers, mse_loss for regressors. Or a function of your own, "
@@ -180,6 +181,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("reshape", _map_of(_list_of(_whole(1, 1 << 24), "", shortest=0), "MAP(column, [size, ...], ...)"), (), _RESHAPE, (*DNN, IMPORT)),
     Option("standardize", _flag(), False, "With a network of your own: scale numbers as for the built-in ones.", DNN),
     Option("optimizer", _text(), "adam", "Any optimiser of torch.optim by name that steps on gradients alone."),
+    Option("optimizer_args", Check("MAP(argument, value, ...)", _arguments), (), _OPTIMIZER_ARGS),
     Option("learn_rate", _number(0, open_low=True), 1e-3, "Learning rate of a step."),
     Option("l1_reg", _number(0), 0.0, "Weight of the sum of absolute weights in the loss."),
     Option("l2_reg", _number(0), 0.0, "Weight of half the sum of squared weights in the loss."),
@@ -247,6 +249,7 @@ class Settings:
     reshape: tuple[tuple[str, tuple[int, ...]], ...]
     standardize: bool
     optimizer: str
+    optimizer_args: tuple[tuple[str, Any], ...]
     learn_rate: float
     l1_reg: float
     l2_reg: float

@@ -110,17 +110,28 @@ def test_averaging_every_gradient_with_sgd_equals_one_process_on_the_joint_batch
     assert distance(state, expected) < 1e-5  # float32 sums of another order
 
 
-def test_averaging_every_gradient_is_exact_for_adam_too(spark: SparkSession, way: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "arguments", "tolerance"),
+    [
+        (torch.optim.Adam, {"betas": [0.8, 0.99]}, 1e-4),  # Adam divides by the gradient's size: its rounding grows where that is small
+        (torch.optim.SGD, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01}, 1e-4),  # nor does momentum forget one
+    ],
+)
+def test_averaging_every_gradient_is_exact_for_optimisers_with_a_memory_too(
+    spark: SparkSession, way: str, kind: type[torch.optim.Optimizer], arguments: dict[str, object], tolerance: float
+) -> None:
     parts = [worker_blocks(i, rows) for i, rows in enumerate((200, 90))]
-    state, _ = train(spark, parts, local_steps("Adam"), 1, sync_every=1)
-    expected = reference(parts, local_steps("Adam"), 1, lambda parameters: torch.optim.Adam(parameters, lr=RATE))
-    assert distance(state, expected) < 1e-4  # Adam divides by the gradient's size: its rounding grows where that is small
+    steps = local_steps(kind.__name__, optimizer_args=tuple(arguments.items()))
+    state, _ = train(spark, parts, steps, 1, sync_every=1)
+    expected = reference(parts, steps, 1, lambda parameters: kind(parameters, lr=RATE, **arguments))  # type: ignore[call-arg]
+    assert distance(state, expected) < tolerance
 
 
 @pytest.mark.parametrize(
     ("steps", "given"),
     [
         (local_steps("Adam"), {"sync_every": 4}),
+        (local_steps("SGD", optimizer_args=(("momentum", 0.9),)), {"sync_every": 4}),
         (local_steps("Adam", batch_norm=True), {"sync_every": 1}),
         (local_steps("NAdam", batch_norm=True), {"sync_every": 5}),
         (local_steps(outer_learn_rate=0.7, outer_momentum=0.9), {"sync_every": 3, "outer_learn_rate": 0.7, "outer_momentum": 0.9}),
@@ -133,7 +144,7 @@ def test_averaging_every_gradient_is_exact_for_adam_too(spark: SparkSession, way
         ),
         (local_steps("Adam", mixed_precision=True), {"sync_every": 4}),
     ],
-    ids=["adam", "synchronous", "batch norm", "outer", "frozen", "short", "short gradients", "short outer", "mixed precision"],
+    ids=["adam", "momentum", "synchronous", "batch norm", "outer", "frozen", "short", "short gradients", "short outer", "mixed precision"],
 )
 def test_both_ways_of_agreeing_give_the_same_bits(
     spark: SparkSession, monkeypatch: pytest.MonkeyPatch, steps: LocalSteps, given: dict[str, object]

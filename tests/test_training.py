@@ -245,6 +245,8 @@ def test_rows_that_cannot_be_learned_from_are_left_out_and_counted(spark: SparkS
         (LINEAR, "SELECT id AS x, 'a' AS label FROM range(9)", "[DLSQL_COLUMN_TYPE] Column `label` is STRING; the label of a linear_regressor is a number. SQLSTATE: 42804"),
         (LINEAR, "SELECT array_repeat(1, int(id) % 3) AS x, id AS label FROM range(9)", "[DLSQL_SHAPE] Column `x` holds arrays of 0 to 2 numbers; a network takes arrays of one length. SQLSTATE: 42804"),
         (LINEAR + ", optimizer = 'adm'", "SELECT id AS x, id AS label FROM range(9)", "[DLSQL_OPTION_VALUE] Option `optimizer` is 'adm'; it takes one of adadelta, adafactor, adagrad, adam,"),
+        (LINEAR + ", optimizer = 'sgd', optimizer_args = MAP('momentom', 0.9)", "SELECT 1 AS x, 2 AS label", "[DLSQL_OPTION_VALUE] Option `optimizer_args` is 'momentom'; SGD takes momentum, dampening, weight_decay, nesterov. Did you mean `momentum`? SQLSTATE: 22023"),
+        (LINEAR + ", optimizer_args = MAP('betas', [0.9, 2])", "SELECT 1 AS x, 2 AS label", "[DLSQL_OPTION_VALUE] Option `optimizer_args` is {'betas': [0.9, 2]}; torch says: ValueError: Invalid beta parameter at index 1: 2. SQLSTATE: 22023"),
         (LINEAR + ", lr_schedule = 'StepLR'", "SELECT id AS x, id AS label FROM range(9)", "[DLSQL_OPTION_VALUE] Option `lr_schedule` is"),
         (LINEAR + ", hiden_units = [3]", "SELECT 1", "[DLSQL_UNKNOWN_OPTION] `hiden_units` is not an option of CREATE MODEL. Did you mean `hidden_units`? SQLSTATE: 22023"),
         (LINEAR + ", hidden_units = [3]", "SELECT 1", "[DLSQL_UNKNOWN_OPTION] `hidden_units` is not an option of model_type linear_regressor. It belongs to dnn_classifier, dnn_regressor. SQLSTATE: 22023"),
@@ -304,7 +306,7 @@ def test_exports_are_refused(spark: SparkSession) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        "optimizer = 'sgd', lr_schedule = MAP('name', 'ExponentialLR', 'gamma', 0.5), grad_clip = 1.0",
+        "optimizer = 'sgd', optimizer_args = MAP('momentum', 0.9, 'nesterov', true), lr_schedule = MAP('name', 'ExponentialLR', 'gamma', 0.5), grad_clip = 1.0",
         "optimizer = 'AdamW', l1_reg = 0.001, l2_reg = 0.001, dropout = 0.1, batch_norm = true, activation_fn = 'gelu'",
         "loss = 'huber_loss', sync_every = 1, num_workers = 3, batch_size = 32",
         "instance_weight_col = 'w', data_split_method = 'seq', data_split_col = 'x', early_stop = false",

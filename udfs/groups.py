@@ -90,7 +90,7 @@ def _train(how: GroupTraining, columns: Sequence[pa.Array]) -> values.Value:
     learning, held_out = _parts(rows, steps)
     module, flat = _fresh(steps.network, steps.seed)
     stepping = module.parameters() if steps.optimizer in _BY_MATRIX else [flat]
-    optimizer = schedules.optimizer(steps.optimizer, stepping, how.rates[0])
+    optimizer = schedules.optimizer(steps.optimizer, stepping, how.rates[0], steps.optimizer_args)
     best, epoch = _Best(), 0
     for epoch, rate in enumerate(how.rates):
         optimizer.param_groups[0]["lr"] = rate

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Generator, Iterable, Mapping, Sequence
+from inspect import signature
 from itertools import repeat
 from typing import Any
 
@@ -15,6 +16,7 @@ LOSSES: dict[str, tuple[str, ...]] = {
 _UNFIT = ("LBFGS", "SparseAdam", "Muon")  # want a closure to call again, sparse gradients, matrices only
 _BY_GRADIENT = ("SGD", "ASGD", "Rprop")  # step by the gradient itself, or by its sign alone
 _FUSED = ("Adam", "AdamW", "SGD", "Adagrad")  # an eighth of Adam's time for half a million parameters
+_OURS = ("params", "lr", "foreach", "fused", "capturable", "differentiable", "maximize")  # arguments that are our business
 _CHAINS = ("LRScheduler", "_LRScheduler", "LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler")
 
 Schedule = tuple[str, Mapping[str, Any]]  # a class of torch.optim.lr_scheduler and its arguments, `epochs` among them for how long it lasts
@@ -26,11 +28,33 @@ def optimizers() -> dict[str, str]:
     return {name.lower(): name for name in named if name != "Optimizer" and name not in _UNFIT}
 
 
-def optimizer(name: str, parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimizer:
+def optimizer(
+    name: str, parameters: Iterable[nn.Parameter], rate: float, arguments: Iterable[tuple[str, Any]] = ()
+) -> torch.optim.Optimizer:
     """One of torch's optimisers, by torch's name for it; where torch has it in one kernel for all that it does, that one."""
     fused = {"fused": True} if name in _FUSED else {}
-    made: torch.optim.Optimizer = getattr(torch.optim, name)(parameters, lr=rate, **fused)
+    made: torch.optim.Optimizer = getattr(torch.optim, name)(parameters, lr=rate, **fused, **dict(arguments))
     return made
+
+
+def optimizer_arguments(name: str) -> list[str]:
+    """What an optimiser takes beside its rate that changes what it learns, and not only how it computes.
+
+    >>> optimizer_arguments("SGD")
+    ['momentum', 'dampening', 'weight_decay', 'nesterov']
+    """
+    return [argument for argument in signature(getattr(torch.optim, name)).parameters if argument not in _OURS]
+
+
+def try_optimizer(name: str, arguments: Iterable[tuple[str, Any]]) -> str | None:
+    """What torch says against these arguments, if anything: it looks at some of them only in a step."""
+    parameter = nn.Parameter(torch.zeros(2))
+    parameter.grad = torch.ones(2)
+    try:
+        optimizer(name, [parameter], 0.1, arguments).step()
+    except Exception as e:
+        return f"{type(e).__name__}: {e}"
+    return None
 
 
 def rate_factor(name: str, share: float) -> float:

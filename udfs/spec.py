@@ -211,6 +211,7 @@ class LocalSteps:
     batch_size: int  # rows a step of one worker
     seed: int
     threads: int
+    optimizer_args: tuple[tuple[str, Any], ...] = ()
     l1_reg: float = 0.0
     l2_reg: float = 0.0
     grad_clip: float | None = None  # largest norm

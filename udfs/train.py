@@ -100,7 +100,7 @@ class Learner:
             for name, tensor in self.module.state_dict().items()
             if name not in moving and not name.startswith(steps.frozen or ("\0",))
         }
-        self.optimizer = optimizer(steps.optimizer, self.module.parameters(), 0.0)
+        self.optimizer = optimizer(steps.optimizer, self.module.parameters(), 0.0, steps.optimizer_args)
         self._outer = {key: value for key, value in state.items() if key.startswith("outer/")}
         # The last state that all agreed on, which an outer optimiser steps from and differences are told from, is kept for them alone.
         self._before: State = state if steps.steps_out or steps.shortened else {}

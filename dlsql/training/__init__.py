@@ -5,7 +5,7 @@ import hashlib
 import io
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -27,7 +27,7 @@ from dlsql.training.profile import Columns, Profile, columns, profile
 from dlsql.training.rounds import Plan, run
 from udfs import metrics
 from udfs.preprocess import dense_width
-from udfs.schedules import LOSSES, Schedule, learning_rate, optimizers, rate_factor, schedules
+from udfs.schedules import LOSSES, Schedule, learning_rate, optimizer_arguments, optimizers, rate_factor, schedules, try_optimizer
 from udfs.spec import TENSORS, Code, LocalSteps, NetworkSpec, Preprocess
 from udfs.state import State
 from udfs.train import initial_state
@@ -149,12 +149,24 @@ def signature(learned: Preprocess) -> Signature:
 
 
 def torch_names(settings: Settings) -> dict[str, str]:
-    """The options that name something of torch, in torch's own spelling."""
+    """The options that name something of torch, in torch's own spelling; torch has looked at the optimiser's arguments."""
     losses = {name: name for name in LOSSES[settings.task]}
+    optimizer = _named("optimizer", settings.optimizer, optimizers())
+    _check_optimizer(optimizer, settings.optimizer_args)
     return {
-        "optimizer": _named("optimizer", settings.optimizer, optimizers()),
+        "optimizer": optimizer,
         "loss": _named("loss", LOSSES[settings.task][0] if settings.own_loss else settings.loss or LOSSES[settings.task][0], losses),
     }
+
+
+def _check_optimizer(name: str, arguments: Sequence[tuple[str, Any]]) -> None:
+    known = optimizer_arguments(name)
+    strange = next((argument for argument, _ in arguments if argument not in known), None)
+    if strange is not None:
+        expected, hint = f"{name} takes {', '.join(known)}.", did_you_mean(strange, known)
+        raise error("DLSQL_OPTION_VALUE", option="optimizer_args", value=repr(strange), expected=expected, hint=hint)
+    if problem := try_optimizer(name, arguments):
+        raise error("DLSQL_OPTION_VALUE", option="optimizer_args", value=repr(dict(arguments)), expected=f"torch says: {problem}.")
 
 
 def schedule_of(settings: Settings) -> list[Schedule]:
@@ -223,7 +235,7 @@ def _check_same_columns(chosen: Columns, settings: Settings, learned: Preprocess
 
 def _local_steps(settings: Settings, names: Mapping[str, str], outline: Outline, threads: int) -> LocalSteps:
     return LocalSteps(
-        outline.network, settings.task, names["loss"], names["optimizer"], outline.batch, settings.seed, threads,
+        outline.network, settings.task, names["loss"], names["optimizer"], outline.batch, settings.seed, threads, settings.optimizer_args,
         l1_reg=settings.l1_reg, l2_reg=settings.l2_reg, grad_clip=settings.grad_clip, grad_clip_value=settings.grad_clip_value,
         outer_learn_rate=settings.outer_learn_rate, outer_momentum=settings.outer_momentum, label_smoothing=settings.label_smoothing,
         class_weights=_class_weights(settings, outline.found), frozen=settings.freeze, own_loss=outline.loss,

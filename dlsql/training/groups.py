@@ -48,7 +48,7 @@ def plan(columns: Sequence[tuple[str, str]], settings: Settings, threads: int) -
     (label,) = found.labels
     steps = LocalSteps(
         NetworkSpec(0, (), 0, arguments=perceptron(settings)), settings.task, names["loss"], names["optimizer"], settings.batch_size,
-        settings.seed, threads, l1_reg=settings.l1_reg, l2_reg=settings.l2_reg, grad_clip=settings.grad_clip,
+        settings.seed, threads, settings.optimizer_args, l1_reg=settings.l1_reg, l2_reg=settings.l2_reg, grad_clip=settings.grad_clip,
         grad_clip_value=settings.grad_clip_value, label_smoothing=settings.label_smoothing,
     )  # fmt: skip
     rates = _rates(settings)
