@@ -187,9 +187,9 @@ class Bridge:
         packed = self._class("dlsql.Packing").blocks(rows._jdf, taken, encoder, workers, buckets, joined, parts, seed, drawn, title)
         return RDD(packed, self.context, CPickleSerializer())
 
-    def counted(self, blocks: "RDD[Any]") -> list[tuple[int, int, int]]:
-        """Of each partition of blocks: the rows to train on, those held out, and a checksum. It makes the blocks."""
-        found: list[tuple[int, int, int]] = [tuple(one) for one in json.loads(self._class("dlsql.Packing").counted(blocks._jrdd))]
+    def counted(self, blocks: "RDD[Any]") -> list[tuple[int, ...]]:
+        """Of each partition of blocks: the rows to train on, those held out, and a checksum of either. It makes the blocks."""
+        found: list[tuple[int, ...]] = [tuple(one) for one in json.loads(self._class("dlsql.Packing").counted(blocks._jrdd))]
         return found
 
     def answers(self, told: str) -> Any:

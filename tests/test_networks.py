@@ -410,6 +410,21 @@ def agrees(spark: SparkSession, name: str, table: str, label: str) -> float:
 
 
 @pytest.mark.slow
+def test_code_that_changes_under_its_name_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint is of the code that it was trained by."""
+    file = tmp_path / "nets_of_mine.py"
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = []
+    for activation in ("ReLU", "Tanh"):
+        file.write_text(
+            f"from torch import nn\ndef net(outputs): return nn.Sequential(nn.LazyLinear(8), nn.{activation}(), nn.Linear(8, outputs))\n"
+        )
+        found.append(own.sources(own.Own(Code("nets_of_mine:net"), Code("udfs.networks.lenet:lenet5"))))
+    assert found[0][0] != found[1][0]
+    assert found[0][1] == found[1][1]
+    assert own.sources(own.Own(Code("python:nets.net", b"pickled"), None)) == []
+
+
 def test_lenet5_learns_the_digits(lab: SparkSession) -> None:
     lab.read.parquet(str(datasets.path("digits"))).createOrReplaceTempView("digits")
     options = "model_type = 'dnn_classifier', module = 'lenet5', reshape = MAP('image', [1, 28, 28]), batch_size = 32, max_iterations = 5"

@@ -58,7 +58,7 @@ def train(spark: SparkSession, parts: list[list[Block]], steps: LocalSteps, epoc
     plan = rounds.Plan("test", settings, steps, schedule_of(settings), (Label("y", "double"),))
     start = initial_state(steps.network, 3)
     sizes = tuple((sum(one[2] for one in part if not one[1]), sum(one[2] for one in part if one[1])) for part in parts)
-    blocks = Ready(rdd, sizes, 0)
+    blocks = Ready(rdd, sizes, ())
     return rounds.run(spark.sparkContext, blocks, plan, start, None, lambda done: None, lambda last: None, lambda _, write: write())  # fmt: skip
 
 

@@ -5,16 +5,18 @@ import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from pyspark.errors import AnalysisException
+from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import SparkSession
 
 from dlsql import training
 from dlsql.session import language
+from dlsql.training.running import Running
 from examples.datasets import path
 
 LINEAR = "model_type = 'linear_regressor', max_iterations = 1"
@@ -417,6 +419,43 @@ def test_an_error_in_the_query_says_where_in_the_query_it_is(spark: SparkSession
 def weights(row: dict[str, Any]) -> dict[str, bytes]:
     with np.load(Path(row["uri"].removeprefix("file:")) / "weights.npz") as stored:
         return {name: stored[name].tobytes() for name in stored.files}
+
+
+def test_a_training_goes_on_with_the_workers_it_began_with_over_the_same_rows_alone(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cores come and go: how many there are when a statement is run again is no part of what it learns."""
+    options = """model_type = 'dnn_regressor', hidden_units = [8], batch_size = 16, max_iterations = 6, early_stop = false,
+                 lr_schedule = 'ReduceLROnPlateau'"""  # which makes a job of each epoch
+    query = "SELECT id % 7 AS x, id % 7 * 2D AS label FROM range({})"
+
+    def begun() -> Any:
+        return spark.sql(
+            "SELECT min(at) FROM ML_TRAINING_INFO('m') WHERE version = (SELECT max(version) FROM ML_MODEL_VERSIONS('m'))"
+        ).first()
+
+    def among(workers: int) -> None:
+        monkeypatch.setattr(training, "workers", lambda settings, rows, parallelism: workers)
+
+    def fail(one: Running) -> None:
+        if one.last is not None and one.last.round >= 3:
+            raise OSError("a power cut")
+
+    among(2)
+    whole = train(spark, options, query.format(200))
+    with monkeypatch.context() as patched:
+        patched.setattr(Running, "check", fail)
+        for rows in (200, 201):
+            with pytest.raises(PySparkException, match="a power cut"):
+                train(spark, options, query.format(rows))
+    then = datetime.now()
+    among(1)
+    assert weights(train(spark, options, query.format(200))) == weights(whole)
+    assert begun()[0] < then
+    other = train(spark, options, query.format(202))
+    assert begun()[0] > then
+    assert weights(other) != weights(whole)
+    assert weights(train(spark, options, query.format(200))) != weights(whole)  # one worker alone, from the beginning
 
 
 def test_a_gang_beside_clients_that_keep_the_cores_busy_gets_on_and_ends_with_the_same_weights(spark: SparkSession) -> None:

@@ -30,6 +30,8 @@ import scala.reflect.ClassTag$;
  */
 public final class Packing {
   private static final int HEAD = 32;  // bytes before a block's rows: eight numbers, see Blocks.next
+  private static final int CONTENT = 12;  // where in there the sum of its rows' hashes stands,
+  private static final int SIZES = 16;  // and from where on the sizes of its parts
   private static final ClassTag BUFFER = ClassTag$.MODULE$.apply(java.nio.ByteBuffer.class);
   private static final ClassTag BYTES = ClassTag$.MODULE$.apply(byte[].class);
   private static final ClassTag COUNTS = ClassTag$.MODULE$.apply(long[].class);
@@ -223,8 +225,10 @@ public final class Packing {
       int length = Math.addExact(HEAD, Math.multiplyExact(n, size - how.ends[0]));
       if (block.length < length) block = new byte[Math.addExact(length, length >> 4)];  // the next may be a little larger
       java.nio.ByteBuffer head = java.nio.ByteBuffer.wrap(block).order(java.nio.ByteOrder.LITTLE_ENDIAN);
-      head.putInt(place / (2 * how.buckets)).putInt(place / how.buckets % 2).putInt(n).putInt(0);  // worker, held out, rows
+      head.putInt(place / (2 * how.buckets)).putInt(place / how.buckets % 2).putInt(n);  // worker, held out, rows
+      int content = 0;
       int[] filled = new int[PARTS.length];
+      head.position(SIZES);
       for (int i = 0, begin = HEAD; i < PARTS.length; i++) {
         int bytes = n * width(PARTS[i]);
         head.putInt(bytes);
@@ -241,9 +245,11 @@ public final class Packing {
           rows.take(at, taken, PARTS[i], block, filled[i]);
           filled[i] += taken * width(PARTS[i]);
         }
+        for (int i = 0; i < taken; i++) content += rows.hash(at + i);
         at += taken;
         wanted -= taken;
       }
+      head.putInt(CONTENT, content);
       left -= n;
       return java.nio.ByteBuffer.wrap(block, 0, length);
     }
@@ -327,6 +333,11 @@ public final class Packing {
       return (int) row & (1 << ROWS) - 1;
     }
 
+    /** Bits of the key of a row, by its place in the order. */
+    int hash(int place) {
+      return (int) (order[place] >>> 32);
+    }
+
     private byte[] bytes(long row) {
       return chunks[chunk(row)].array();
     }
@@ -402,16 +413,16 @@ public final class Packing {
     private int made(org.apache.spark.Partition split, org.apache.spark.TaskContext context) {
       int count = there(split);
       if (count < 0) {
-        long[] rows = new long[2];
-        java.util.zip.CRC32 content = new java.util.zip.CRC32();
+        long[] rows = new long[2], content = new long[2];
         scala.collection.Iterator blocks = kept.compute(split, context);
         for (count = 0; blocks.hasNext(); count++) {
           java.nio.ByteBuffer block = ((java.nio.ByteBuffer) blocks.next()).order(java.nio.ByteOrder.LITTLE_ENDIAN);
           rows[block.getInt(4)] += block.getInt(8);
-          content.update(block.array(), 0, block.limit());
+          content[block.getInt(4)] += block.getInt(CONTENT);
           put(id(split, count + 1), block);
         }
-        java.nio.ByteBuffer all = java.nio.ByteBuffer.allocate(28).putInt(count).putLong(rows[0]).putLong(rows[1]).putLong(content.getValue());
+        java.nio.ByteBuffer all = java.nio.ByteBuffer.allocate(36).putInt(count);
+        all.putLong(rows[0]).putLong(rows[1]).putLong(content[0]).putLong(content[1]);
         put(id(split, 0), (java.nio.ByteBuffer) all.flip());
       }
       return count;
@@ -425,7 +436,7 @@ public final class Packing {
     long[] counts(org.apache.spark.Partition split, org.apache.spark.TaskContext context) {
       made(split, context);
       java.nio.ByteBuffer all = bytes(id(split, 0));
-      return new long[] {all.getLong(4), all.getLong(12), all.getLong(20)};
+      return new long[] {all.getLong(4), all.getLong(12), all.getLong(20), all.getLong(28)};
     }
 
     private RDDBlockId id(org.apache.spark.Partition split, int block) {
@@ -473,7 +484,7 @@ public final class Packing {
     }
   }
 
-  /** Of each partition of blocks: rows to train on, rows held out, and a checksum of all bytes in their order. */
+  /** Of each partition of blocks: rows to train on, rows held out, and of both the sum of their hashes, which no order changes. */
   public static class Counts extends Derived {
     private final Files blocks;
 

@@ -103,17 +103,15 @@ def train(frame: DataFrame, job: Job) -> Trained:
     with described(context, f"{job.title}: profiling the columns"):
         outline = _outline(frame, chosen, job, code)
     learned, spec = outline.found.learned, outline.network
-    steps = _local_steps(job.settings, names, outline, int(context.getConf().get("spark.task.cpus", "1") or 1))
     state = _first_state(job, spec)
     if job.settings.quantization != "none":
         _check_quantized(spec, state)
-    with described(context, f"{job.title}: packing rows into blocks"):
-        blocks = pack_rows(job.bridge, outline.found, job.settings, outline.workers, f"{job.title}: blocks")
+    blocks, last, folder = _packed(context, job, outline, state, code)
+    outline = _among(outline, job.settings, blocks.workers)
+    steps = _local_steps(job.settings, names, outline, int(context.getConf().get("spark.task.cpus", "1") or 1))
     try:
-        files, folder = job.files, job.checkpoints(_fingerprint(job, outline, blocks, state))
         plan = Plan(job.title, job.settings, steps, schedule, learned.labels)
-        last = checkpoint.load(files, folder) if files and job.settings.resume else None
-        save = partial(checkpoint.save, files, folder) if files else lambda last: None
+        save = partial(checkpoint.save, job.files, folder) if job.files else lambda last: None
         with behind() as write:
             best, progress = run(context, blocks, plan, state, last, job.on_round, save, write)
         artefact, measured = _artefact(spec, best, learned), dict(progress.best_metrics)
@@ -127,6 +125,30 @@ def train(frame: DataFrame, job: Job) -> Trained:
         artefact, signature(learned), outline.parameters, outline.found.rows, progress.best_loss,
         {**measured, **spread}, tuple(progress.rounds), time.perf_counter() - began, folder,
     )  # fmt: skip
+
+
+def _packed(
+    context: SparkContext, job: Job, outline: Outline, state: State, code: own.Own
+) -> tuple[Blocks, checkpoint.Checkpoint | None, str]:
+    """The rows in blocks, the checkpoint to go on from, and where it is kept. What was begun by so many workers is ended by as many,
+    however many cores there are now.
+    """
+
+    def packed(workers: int) -> Blocks:
+        with described(context, f"{job.title}: packing rows into blocks"):
+            return pack_rows(job.bridge, outline.found, job.settings, workers, f"{job.title}: blocks")
+
+    blocks = packed(outline.workers)
+    try:
+        folder = job.checkpoints(_fingerprint(job, outline, blocks, state, code))
+        last = checkpoint.load(job.files, folder) if job.files and job.settings.resume else None
+        if last is None or last.workers == blocks.workers:
+            return blocks, last, folder
+    except BaseException:
+        blocks.free()
+        raise
+    blocks.free()
+    return packed(last.workers), last, folder
 
 
 def outline(frame: DataFrame, job: Job) -> Outline:
@@ -203,8 +225,12 @@ def _outline(frame: DataFrame, chosen: Columns, job: Job, code: own.Own) -> Outl
     parameters = own.check(settings, code, spec)
     own.check_workers(frame.sparkSession.sparkContext, code, spec)
     parallelism = frame.sparkSession.sparkContext.defaultParallelism
-    count = workers(settings, found.rows, parallelism)
-    return Outline(found, spec, code.loss, parameters, count, local_batch(settings, found.rows, count))
+    return _among(Outline(found, spec, code.loss, parameters, 0, 0), settings, workers(settings, found.rows, parallelism))
+
+
+def _among(outline: Outline, settings: Settings, workers: int) -> Outline:
+    """The same with so many workers."""
+    return dataclasses.replace(outline, workers=workers, batch=local_batch(settings, outline.found.rows, workers))
 
 
 def perceptron(settings: Settings) -> tuple[tuple[str, Any], ...]:
@@ -288,13 +314,13 @@ def _check_frozen(settings: Settings, tensors: list[str]) -> None:
         raise error("DLSQL_OPTION_VALUE", option="freeze", value=repr(settings.freeze), expected="nothing is left to train.")
 
 
-def _fingerprint(job: Job, outline: Outline, blocks: Blocks, state: State) -> str:
-    """A checkpoint belongs to the same model, options, columns, rows, number of workers and tensors, and to no other training."""
+def _fingerprint(job: Job, outline: Outline, blocks: Blocks, state: State, code: own.Own) -> str:
+    """A checkpoint belongs to the same model, options, columns, rows, tensors and code, and to no other training."""
     found = outline.found
     started = "" if job.start is None else hashlib.sha256(_npz(job.start.state)).hexdigest()
     said = dataclasses.asdict(dataclasses.replace(job.settings, resume=True, checkpoint_every=1))
-    counted = [found.rows, found.skipped, outline.workers, list(found.class_counts), str(found.split_at), blocks.content]
-    counted.append([(key, value.shape) for key, value in state.items()])  # a factory may have changed under its name
+    counted = [found.rows, found.skipped, list(found.class_counts), str(found.split_at), blocks.content]
+    counted += [[(key, value.shape) for key, value in state.items()], own.sources(code)]  # either may have changed under a factory's name
     return checkpoint.fingerprint(job.model, json.dumps(said, default=str), found.learned.to_json(), json.dumps(counted), started)
 
 

@@ -15,7 +15,7 @@ from dlsql.bridge import Files
 from dlsql.errors import StorageError
 from udfs.state import State
 
-_PROGRESS = "progress"
+_PROGRESS, _WORKERS = "progress", "workers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +23,13 @@ class Checkpoint:
     """A training after `rounds` rounds."""
 
     rounds: int
+    workers: int  # that it was trained by
     state: State
     progress: dict[str, Any]  # what the loop over rounds carries: plain JSON
 
 
 def fingerprint(*parts: str) -> str:
-    """What a checkpoint belongs to: statement, options, columns and their statistics, library versions."""
+    """What a checkpoint belongs to: a model, options, columns and their statistics, rows, code."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
@@ -54,10 +55,12 @@ def load(files: Files, folder: str) -> Checkpoint | None:
 
 def _write(checkpoint: Checkpoint, local: Path) -> None:
     with local.open("wb") as out:
-        np.savez(out, **checkpoint.state, **{_PROGRESS: np.array(json.dumps(checkpoint.progress))})  # type: ignore[arg-type]
+        told = json.dumps({**checkpoint.progress, _WORKERS: checkpoint.workers})
+        np.savez(out, **checkpoint.state, **{_PROGRESS: np.array(told)})  # type: ignore[arg-type]
 
 
 def _read(rounds: int, local: Path) -> Checkpoint:
     with np.load(local, allow_pickle=False) as stored:
         state = {key: stored[key] for key in stored.files if key != _PROGRESS}
-        return Checkpoint(rounds, state, json.loads(str(stored[_PROGRESS])))
+        progress = json.loads(str(stored[_PROGRESS]))
+        return Checkpoint(rounds, progress.pop(_WORKERS), state, progress)

@@ -3,10 +3,13 @@
 The order: `find` before any job starts, `spec` once the columns are known, `check` before the first step.
 """
 
+import hashlib
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from pyspark import SparkContext
 
@@ -61,6 +64,13 @@ def _found(option: str, text: str, allowed: str | None) -> Code:
     elif not there.pickled and not is_allowed(str(home), allowed):  # a module's imports are no part of what was allowed
         refuse(f"it is of `{home}`, which may not run here. {ALLOWED} has {allowed}.")
     return there
+
+
+def sources(chosen: Own) -> list[str]:
+    """Checksums of the files that code named in the options stands in; of an object that was handed over its name says all."""
+    named = [code.load(one) for one in (chosen.module, chosen.loss) if one is not None and not one.pickled]
+    files = [Path(str(getattr(sys.modules.get(str(getattr(one, "__module__", ""))), "__file__", ""))) for one in named]
+    return [hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "" for file in files]
 
 
 def spec(settings: Settings, chosen: Own, learned: Preprocess, largest: Mapping[str, int]) -> NetworkSpec:

@@ -126,7 +126,7 @@ def run(
             if progress.stopped and done.state:
                 break
         if len(progress.rounds) // settings.checkpoint_every > before // settings.checkpoint_every:
-            behind("A checkpoint", partial(save, _checkpoint(progress, state)))
+            behind("A checkpoint", partial(save, _checkpoint(progress, state, blocks.workers)))
         behind("The progress", partial(on_round, list(progress.rounds)))
     best = state if progress.best is None else progress.best
     if not blocks.holds_out:
@@ -269,11 +269,11 @@ def _info(number: int, this: Round, parts: list[Trained], evaluated: list[Evalua
     )
 
 
-def _checkpoint(progress: Progress, state: State) -> Checkpoint:
+def _checkpoint(progress: Progress, state: State, workers: int) -> Checkpoint:
     carried = {name: copy(getattr(progress, name)) for name in _CARRIED}  # it is written while the training goes on
     rounds = [{**asdict(one), "at": one.at.isoformat()} for one in progress.rounds]
     best = {} if progress.best is None or progress.best is state else {f"{_BEST}{key}": value for key, value in progress.best.items()}
-    return Checkpoint(len(rounds), {**state, **best}, {**carried, "standing": asdict(progress.standing), "rounds": rounds})
+    return Checkpoint(len(rounds), workers, {**state, **best}, {**carried, "standing": asdict(progress.standing), "rounds": rounds})
 
 
 def _resumed(start: Checkpoint) -> tuple[State, Progress]:
