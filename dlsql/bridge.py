@@ -31,7 +31,7 @@ _LOG = logging.getLogger("dlsql")
 # In an order in which each uses those before it.
 _SOURCES = (
     "Lists", "Language", "Asked", "Encoder", "Inputs", "Wanted", "Encode", "Answers", "Answer", "PackColumns", "Blocks", "Predict",
-    "Scoring", "ChunkSerializer", "Storage", "Packing", "Statistics", "Functions", "Metastore",
+    "Unpacked", "Scoring", "ChunkSerializer", "Storage", "Packing", "Statistics", "Functions", "Metastore",
 )  # fmt: skip
 
 _T = TypeVar("_T")

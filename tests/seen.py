@@ -4,7 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 
 # An operator that runs networks -> its metric of the rows that it ran them on.
 _ROWS = {"Predict": "rowsScored", "ArrowEvalPython": "pythonNumRowsReceived"}
@@ -34,3 +34,14 @@ def mapping(file: Path) -> list[int]:
             if process.name.isdigit() and str(file) in (process / "maps").read_text():
                 found.append(int(process.name))
     return found
+
+
+def workers(spark: SparkSession) -> set[int]:
+    """The session's Python workers: what its daemons have forked."""
+    parents = {}
+    for folder in Path("/proc").iterdir():
+        with suppress(OSError):  # it has ended
+            if folder.name.isdigit() and b"pyspark.daemon" in (folder / "cmdline").read_bytes():
+                parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+    gateway: Any = spark.sparkContext._gateway
+    return {pid for pid, parent in parents.items() if parents.get(parent) == gateway.proc.pid}

@@ -21,7 +21,7 @@ from pyspark.sql import functions as F
 import dlsql
 from dlsql import inference
 from examples.datasets import model
-from tests.seen import mapping, scored
+from tests.seen import mapping, scored, workers
 from udfs.spec import LARGE
 
 Value = tuple[str, int, Sequence[int | str]]  # name, element type, sizes
@@ -222,12 +222,24 @@ def test_it_runs_once_a_row(spark: SparkSession, summing: None, query: str, rows
         ("SELECT CASE WHEN size(x) = 4 THEN CASE WHEN {p} > 1e9 THEN 1 ELSE {p} END END AS y FROM given", 10),
         ("SELECT CASE WHEN size(x) = 4 THEN {p} ELSE PREDICT('m', concat(x, array(1F))) END AS y FROM given", 20),
         ("SELECT CASE WHEN id > 0 THEN PREDICT('m', array(1F, 1F, 1F, FLOAT(1 / id))) END AS y FROM given", 19),
+        ("SELECT CASE WHEN id > 0 THEN PREDICT('m', array(1F, 1F, FLOAT(1 / id), FLOAT(1 / id))) END AS y FROM given", 19),
     ],
 )
 def test_a_branch_of_case_runs_the_rows_that_come_to_it(spark: SparkSession, summing: None, query: str, answers: int) -> None:
     """The others fail the query."""
     found = spark.sql(query.format(p="PREDICT('m', x)")).collect()
     assert sum(row["y"] is not None for row in found) == answers
+
+
+def test_a_query_that_wants_few_rows_leaves_its_worker_to_the_next(spark: SparkSession, summing: None) -> None:
+    query = "SELECT id, PREDICT('m', x) AS y FROM (SELECT * FROM given WHERE size(x) = 4) LIMIT 3"
+    assert len(spark.sql(query).collect()) == 3
+    before = workers(spark)
+    for _ in range(3):
+        asked = spark.sql(query)
+        asked.collect()
+        assert scored(asked) == 3
+    assert workers(spark) == before
 
 
 def test_beside_a_prediction_of_a_trained_model_each_runs_its_own_way(spark: SparkSession, summing: None) -> None:

@@ -4,9 +4,7 @@ import math
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +14,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.streaming import StreamingQuery
 
 import dlsql
-from tests.seen import scored
+from tests.seen import scored, workers
 
 FEATURES = ("tiny", "whole", "far", "share", "price", "open", "day", "moment", "local", "word", "pair", "many")
 # Of each column of the table some values are NULL, some odd: NaN, infinities, words and moments that training did not see.
@@ -250,14 +248,18 @@ def test_only_the_columns_that_a_prediction_takes_are_read(spark: SparkSession, 
         "SELECT CASE WHEN size(a) <> 2 THEN 0 ELSE PREDICT('m', a) END AS y FROM t WHERE id > 0",
         "SELECT CASE WHEN size(a) = 2 THEN PREDICT('m', a) ELSE PREDICT('m', slice(a, 1, 2)) END FROM t",
         "SELECT CASE WHEN size(a) = 2 THEN CASE WHEN PREDICT('m', a) > 1e9 THEN 1 ELSE PREDICT('m', a) END END FROM t",
+        "SELECT CASE WHEN id > 0 THEN PREDICT('m', array(1 / id, 1 / id)) END FROM t",  # Spark computes what is there twice once
+        "SELECT if(id > 0, PREDICT('m', array(1D, 1 / id)) + PREDICT('o', array(1 / id, 1D)), 0) FROM t",
+        "SELECT if(id > 0, PREDICT('m', if(id > 1, array(1D, 1 / id), NULL)), 0) FROM t",
     ],
 )
 def test_a_branch_of_case_scores_the_rows_that_come_to_it(spark: SparkSession, database: str, query: str) -> None:
     """The others hold arrays that no row of the model has, and would fail the query."""
     spark.sql("CREATE TABLE t AS SELECT id, if(id % 2 = 0, array(1D, id), array(1D, id, 3D)) AS a FROM range(20)")
-    spark.sql(
-        "CREATE MODEL m OPTIONS (model_type = 'linear_regressor', max_iterations = 1) AS SELECT a, id AS label FROM t WHERE id % 2 = 0"
-    )
+    for name in ("m", "o"):
+        spark.sql(
+            f"CREATE MODEL {name} OPTIONS (model_type = 'linear_regressor', max_iterations = 1) AS SELECT a, id AS label FROM t WHERE id % 2 = 0"
+        )
     assert len(spark.sql(query).collect()) >= 19
     with pytest.raises(Exception, match="`a` holds 3 numbers a row; the model takes 2"):
         spark.sql("SELECT PREDICT('m', a) FROM t").collect()
@@ -338,17 +340,6 @@ def test_a_stream_keeps_its_version_or_follows_its_alias_from_batch_to_batch(spa
     finally:
         for one in (keeping, anew, following):
             one.stop()
-
-
-def workers(spark: SparkSession) -> set[int]:
-    """The session's Python workers: what its daemons have forked."""
-    parents = {}
-    for folder in Path("/proc").iterdir():
-        with suppress(OSError):  # it has ended
-            if folder.name.isdigit() and b"pyspark.daemon" in (folder / "cmdline").read_bytes():
-                parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-    gateway: Any = spark.sparkContext._gateway
-    return {pid for pid, parent in parents.items() if parents.get(parent) == gateway.proc.pid}
 
 
 def test_a_prediction_is_the_same_after_its_workers_were_killed(spark: SparkSession, odd: DataFrame) -> None:

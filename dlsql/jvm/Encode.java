@@ -4,6 +4,7 @@ import java.util.ArrayList;
 import java.util.List;
 import org.apache.spark.sql.catalyst.InternalRow;
 import org.apache.spark.sql.catalyst.expressions.And;
+import org.apache.spark.sql.catalyst.expressions.ConditionalExpression;
 import org.apache.spark.sql.catalyst.expressions.Expression;
 import org.apache.spark.sql.catalyst.expressions.codegen.*;
 import org.apache.spark.sql.catalyst.trees.TreeNode;
@@ -16,9 +17,10 @@ import scala.collection.immutable.Seq;
 /**
  * The inputs of a network as one BINARY; NULL for a row that is not to be scored.
  *
- * Its first two children say which rows are: those whose features are there, and those that the CASE around it comes to. The others feed it.
+ * Its first two children say which rows are: those that the CASE around it comes to, and of these those whose features are there. The others
+ * feed it, and are evaluated for these rows alone: Spark must not evaluate what they have in common beforehand.
  */
-public class Encode extends Expression implements Inputs, java.io.Serializable {
+public class Encode extends Expression implements Inputs, ConditionalExpression, java.io.Serializable {
   private static final int PARTS = 2;  // the place of the first feature
 
   private final Encoder encoder;
@@ -33,14 +35,14 @@ public class Encode extends Expression implements Inputs, java.io.Serializable {
 
   public static Encode of(Encoder encoder, Expression scored, List features, Asked asked) {
     List kids = new ArrayList();
-    kids.add(scored);
     kids.add(Wanted.TRUE);
+    kids.add(scored);
     kids.addAll(features);
     return new Encode(encoder, Lists.seq(kids), asked);
   }
 
   public boolean isGuarded() {
-    return !Wanted.isTrue(kid(1));
+    return !Wanted.isTrue(kid(0));
   }
 
   public Encoder encoder() {
@@ -53,12 +55,12 @@ public class Encode extends Expression implements Inputs, java.io.Serializable {
 
   /** Which rows are to be scored; null for all. */
   public Expression condition() {
-    return Wanted.isTrue(kid(0)) && !isGuarded() ? null : new And(kid(0), kid(1));
+    return Wanted.isTrue(kid(1)) && !isGuarded() ? null : new And(kid(0), kid(1));
   }
 
   public Expression guarded(Expression condition) {
     List all = Lists.list(kids);
-    all.set(1, condition);
+    all.set(0, condition);
     return new Encode(encoder, Lists.seq(all), asked);
   }
 
@@ -72,6 +74,24 @@ public class Encode extends Expression implements Inputs, java.io.Serializable {
 
   public Seq children() {
     return kids;
+  }
+
+  public Seq alwaysEvaluatedInputs() {
+    return condition() == null ? kids : Lists.seq(Lists.list(kids).subList(0, 1));
+  }
+
+  public ConditionalExpression withNewAlwaysEvaluatedInputs(Seq changed) {
+    List all = Lists.list(kids);
+    for (int i = 0; i < changed.size(); i++) all.set(i, changed.apply(i));
+    return new Encode(encoder, Lists.seq(all), asked);
+  }
+
+  public Seq branchGroups() {
+    return Lists.seq(new ArrayList());
+  }
+
+  public boolean foldable() {
+    return false;
   }
 
   public boolean nullable() {
@@ -121,7 +141,7 @@ public class Encode extends Expression implements Inputs, java.io.Serializable {
     }
     String features = String.join(", ", texts);
     if (named) return features;
-    String when = isGuarded() ? " where " + kid(1) : "";
+    String when = isGuarded() ? " where " + kid(0) : "";
     return "encode(" + (asked == null ? "" : asked + ": ") + features + when + ")";
   }
 

@@ -155,7 +155,8 @@ public class Scoring {
         asTheyAre.add(udf, result);
       }
     }
-    SparkPlan plan = asTheyAre.over(others.over(child, eval), eval);
+    SparkPlan plan = others.udfs.isEmpty() ? child : new ArrowEvalPythonExec(Lists.seq(others.udfs), Lists.seq(others.results), child, eval.evalType());
+    if (!asTheyAre.udfs.isEmpty()) plan = new Unpacked(Lists.seq(asTheyAre.udfs), Lists.seq(asTheyAre.results), plan, eval.evalType());
     if (!packing.udfs.isEmpty()) {
       for (Object one : made) {
         if (!packing.results.contains(((Object[]) one)[1])) needed = needed.$plus((Attribute) ((Object[]) one)[1]);
@@ -179,10 +180,6 @@ public class Scoring {
     void add(PythonUDF udf, Attribute result) {
       udfs.add(udf);
       results.add(result);
-    }
-
-    SparkPlan over(SparkPlan child, ArrowEvalPythonExec eval) {
-      return udfs.isEmpty() ? child : new ArrowEvalPythonExec(Lists.seq(udfs), Lists.seq(results), child, eval.evalType());
     }
   }
 

@@ -4,6 +4,7 @@ import java.util.Arrays;
 import org.apache.spark.sql.catalyst.InternalRow;
 import org.apache.spark.sql.catalyst.expressions.And;
 import org.apache.spark.sql.catalyst.expressions.Attribute;
+import org.apache.spark.sql.catalyst.expressions.ConditionalExpression;
 import org.apache.spark.sql.catalyst.expressions.CreateNamedStruct;
 import org.apache.spark.sql.catalyst.expressions.Expression;
 import org.apache.spark.sql.catalyst.expressions.If;
@@ -17,10 +18,10 @@ import scala.collection.immutable.IndexedSeq;
 import scala.collection.immutable.Seq;
 
 /**
- * The first of the columns that travel to Python as they are, in a struct beside whether its row is to be scored: the features are there,
- * and the CASE around the prediction comes to it.
+ * The first of the columns that travel to Python as they are, in a struct beside whether its row is to be scored: the CASE around the
+ * prediction comes to it, and the features are there. Where there is a CASE all else is evaluated for its rows alone, as in Encode.
  */
-public class Wanted extends Expression implements Inputs, java.io.Serializable {
+public class Wanted extends Expression implements Inputs, ConditionalExpression, java.io.Serializable {
   static final Expression TRUE = Literal.create(Boolean.TRUE, BooleanType$.MODULE$);
 
   private final Expression there;
@@ -52,7 +53,7 @@ public class Wanted extends Expression implements Inputs, java.io.Serializable {
   }
 
   private Expression struct() {
-    Expression both = isTrue(there) ? guard : new And(there, guard);
+    Expression both = isTrue(there) ? guard : new And(guard, there);
     return new CreateNamedStruct(Lists.seq(Arrays.asList(name("wanted"), both, name("column"), isGuarded() ? where(guard, column) : column)));
   }
 
@@ -73,7 +74,25 @@ public class Wanted extends Expression implements Inputs, java.io.Serializable {
   }
 
   public Seq children() {
-    return Lists.seq(Arrays.asList(there, guard, column));
+    return Lists.seq(Arrays.asList(guard, there, column));
+  }
+
+  public Seq alwaysEvaluatedInputs() {
+    return isGuarded() ? Lists.seq(Arrays.asList(new Object[] {guard})) : children();
+  }
+
+  public ConditionalExpression withNewAlwaysEvaluatedInputs(Seq changed) {
+    Object first = changed.apply(0);
+    return isGuarded() ? new Wanted(there, (Expression) first, column, asked)
+        : new Wanted((Expression) changed.apply(1), (Expression) first, (Expression) changed.apply(2), asked);
+  }
+
+  public Seq branchGroups() {
+    return Lists.seq(new java.util.ArrayList());
+  }
+
+  public boolean foldable() {
+    return false;
   }
 
   public boolean nullable() {
@@ -85,7 +104,7 @@ public class Wanted extends Expression implements Inputs, java.io.Serializable {
   }
 
   public TreeNode withNewChildrenInternal(IndexedSeq changed) {
-    return new Wanted((Expression) changed.apply(0), (Expression) changed.apply(1), (Expression) changed.apply(2), asked);
+    return new Wanted((Expression) changed.apply(1), (Expression) changed.apply(0), (Expression) changed.apply(2), asked);
   }
 
   public int productArity() {
@@ -93,7 +112,7 @@ public class Wanted extends Expression implements Inputs, java.io.Serializable {
   }
 
   public Object productElement(int i) {
-    return i == 0 ? there : i == 1 ? guard : i == 2 ? column : asked;
+    return i == 0 ? guard : i == 1 ? there : i == 2 ? column : asked;
   }
 
   public boolean canEqual(Object other) {
