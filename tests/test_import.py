@@ -12,7 +12,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import convert_model_to_external_data
 from pyspark.errors import AnalysisException, PySparkException, PythonException
 from pyspark.sql import SparkSession
@@ -21,29 +20,9 @@ from pyspark.sql import functions as F
 import dlsql
 from dlsql import inference
 from examples.datasets import model
+from tests.graphs import BOOL, DOUBLE, FLOAT, HALF, INT8, INT64, UINT8, UINT64, graph
 from tests.seen import mapping, scored, workers
 from udfs.spec import LARGE
-
-Value = tuple[str, int, Sequence[int | str]]  # name, element type, sizes
-FLOAT, DOUBLE, HALF, INT8, UINT8, INT64, BOOL = (
-    TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.INT8, TensorProto.UINT8, TensorProto.INT64, TensorProto.BOOL,
-)  # fmt: skip
-
-
-def graph(
-    folder: Path, nodes: Sequence[tuple[Any, ...]], inputs: Sequence[Value], outputs: Sequence[Value], **tensors: np.ndarray[Any, Any]
-) -> Path:
-    """An ONNX file; a node is its operator, its inputs, its outputs and its attributes."""
-    made = helper.make_graph(
-        [helper.make_node(kind, taken, given, **(dict(*more))) for kind, taken, given, *more in nodes],
-        "g",
-        [helper.make_tensor_value_info(*one) for one in inputs],
-        [helper.make_tensor_value_info(*one) for one in outputs],
-        [numpy_helper.from_array(value, name) for name, value in tensors.items()],
-    )
-    file = folder / "model.onnx"
-    file.write_bytes(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString())
-    return file
 
 
 def imported(spark: SparkSession, file: Path, more: str = "", clauses: str = "", name: str = "m") -> None:
@@ -185,6 +164,23 @@ def test_rows_that_do_not_fit_fail_or_are_null(spark: SparkSession, database: st
     assert [row["y"] is None for row in rows] == [True, False]
     imported(spark, dense, clauses="INPUT (x BINARY)")
     assert spark.sql("SELECT try_predict('m', x'0011')").collect()[0][0] is None
+
+
+def test_numbers_that_do_not_fit_their_tensor_fail_or_are_null(spark: SparkSession, database: str, tmp_path: Path) -> None:
+    nodes = [("Identity", ["a"], ["bytes"]), ("Identity", ["b"], ["long"])]
+    file = graph(tmp_path, nodes, [("a", UINT8, ["n", 2]), ("b", UINT64, ["n"])], [("bytes", UINT8, ["n", 2]), ("long", UINT64, ["n"])])
+    imported(spark, file)
+    spark.sql(
+        "CREATE TABLE given AS SELECT * FROM VALUES (1, array(0, 255), 18446744073709551615), (2, array(-1, 300), 1), (3, array(1, 2), -1) AS v(id, a, b)"
+    )
+    with pytest.raises(PythonException, match=r"\[DLSQL_SCORING\] `a` holds -1; the model takes uint8, from 0 to 255\. SQLSTATE: 42804"):
+        spark.sql("SELECT predict('m', a, b) FROM given WHERE id < 3").collect()
+    first, second, third = spark.sql("SELECT try_predict('m', a, b) AS p FROM given ORDER BY id").collect()
+    assert first["p"].asDict() == {"bytes": [0, 255], "long": 2**64 - 1}
+    assert (second["p"], third["p"]) == (None, None)
+    assert [tuple(row)[:2] for row in spark.sql("DESCRIBE MODEL m").collect()][:4] == [
+        ("a", "array<smallint>"), ("b", "decimal(20,0)"), ("bytes", "array<smallint>"), ("long", "decimal(20,0)"),
+    ]  # fmt: skip
 
 
 @pytest.fixture

@@ -37,7 +37,9 @@ class _Column:
     starts: npt.NDArray[np.int64]  # [rows]
     lengths: npt.NDArray[np.int64]  # [rows]
     absent: Mask  # NULL, or with a NULL in it
-    misfit: Mask  # of a number of elements that the tensor cannot have
+    misfit: Mask  # of a number of elements that the tensor cannot have, or with a number that its type cannot hold
+    given: pa.Array | None  # `values` as they came; None for bytes
+    outside: Rows  # the places in `values` of what the tensor's type cannot hold
 
 
 _LOADED = Kept[_Loaded](8)
@@ -67,8 +69,7 @@ def predict_graph(scoring: Scoring, *columns: pa.Array) -> pa.Array:
         scored &= ~one.absent
     for tensor, one in zip(graph.inputs, given, strict=True):
         if scoring.strict and (one.misfit & scored).any():
-            found = int(one.lengths[int(np.argmax(one.misfit & scored))])
-            raise ScoringError(f"`{tensor.name}` holds {found} elements a row; the model takes {tensor.shown}.")
+            raise ScoringError(_problem(tensor, one, int(np.argmax(one.misfit & scored))))
         scored &= ~one.misfit
     places, pieces, count = np.full(len(scored), -1), [pa.nulls(0, _type(graph))], 0
     for alike in _alike(graph, given, np.flatnonzero(scored)):
@@ -97,32 +98,52 @@ def _load(scoring: Scoring) -> _Loaded:
 
 def _column(tensor: Tensor, column: pa.Array) -> _Column:
     absent: Mask = np.asarray(pc.is_null(column), dtype=bool)
+    given, outside = None, np.zeros(0, np.int64)
     if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
-        size = np.dtype(tensor.dtype).itemsize
-        sizes = np.asarray(pc.fill_null(pc.binary_length(column), 0), dtype=np.int64)
-        whole = sizes % size == 0
-        lengths = np.where(whole, sizes // size, -1)
-        values = tensors.contents(column.filter(pa.array(whole & ~absent))).copy().view(tensor.dtype)  # on even addresses
-    elif pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        lengths = np.asarray(pc.fill_null(pc.list_value_length(column), 0), dtype=np.int64)
-        elements = column.flatten()  # honours offsets and slices, and drops NULL lists
-        if elements.null_count:
-            absent[np.asarray(pc.list_parent_indices(column))[np.asarray(pc.is_null(elements), dtype=bool)]] = True
-        values = _numbers(elements)
+        lengths, values = _binary(np.dtype(tensor.dtype), column, absent)
     else:
-        lengths, values = np.where(absent, 0, 1), _numbers(column.drop_null())
+        if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+            lengths = np.asarray(pc.fill_null(pc.list_value_length(column), 0), dtype=np.int64)
+            given = column.flatten()  # honours offsets and slices, and drops NULL lists, also what their slots may hold
+        else:
+            lengths, given = np.where(absent, 0, 1), column.drop_null()
+        values, outside = tensors.narrowed(given, np.dtype(tensor.dtype))
     taken = np.maximum(lengths, 0)
+    ends = np.cumsum(taken)
+    if given is not None and given.null_count:
+        absent[_row(ends, np.flatnonzero(np.asarray(pc.is_null(given))))] = True
     if tensor.is_open:
         misfit = (lengths < 0) | (lengths % max(tensor.fixed, 1) != 0) | ((lengths == 0) & (tensor.pad is None))
     else:
         misfit = lengths != tensor.fixed
-    return _Column(values.astype(tensor.dtype, copy=False), np.cumsum(taken) - taken, lengths, absent, misfit & ~absent)
+    misfit[_row(ends, outside)] = True
+    return _Column(values, ends - taken, lengths, absent, misfit & ~absent, given, outside)
 
 
-def _numbers(column: pa.Array) -> Array:
-    if pa.types.is_decimal(column.type):
-        column = column.cast(pa.float64())
-    return np.asarray(pc.fill_null(column, False if pa.types.is_boolean(column.type) else 0).to_numpy(zero_copy_only=False))
+def _binary(kind: np.dtype[Any], column: pa.Array, absent: Mask) -> tuple[npt.NDArray[np.int64], Array]:
+    """How many numbers each row holds, -1 where its bytes are none, and all of them."""
+    sizes = np.asarray(pc.fill_null(pc.binary_length(column), 0), dtype=np.int64)
+    whole = sizes % kind.itemsize == 0
+    content = tensors.contents(column.filter(pa.array(whole & ~absent)))
+    # Numbers lie on even addresses; a truth value is 0 or 1, and other bytes would pass for neither.
+    return np.where(whole, sizes // kind.itemsize, -1), content.astype(bool) if kind == np.bool_ else content.copy().view(kind)
+
+
+def _row(ends: npt.NDArray[np.int64], places: Rows) -> Rows:
+    """In which rows these elements are, of all rows' one after the other."""
+    return np.searchsorted(ends, places, side="right")
+
+
+def _problem(tensor: Tensor, one: _Column, row: int) -> str:
+    """What is wrong with a row that does not fit."""
+    start, length = int(one.starts[row]), int(one.lengths[row])
+    first = int(np.searchsorted(one.outside, start))
+    if one.given is None or first == len(one.outside) or one.outside[first] >= start + length:
+        return f"`{tensor.name}` holds {length} elements a row; the model takes {tensor.shown}."
+    kind = np.dtype(tensor.dtype)
+    limits = np.finfo(kind) if kind.kind == "f" else np.iinfo(kind)
+    found = one.given[int(one.outside[first])].as_py()
+    return f"`{tensor.name}` holds {found}; the model takes {kind}, from {limits.min} to {limits.max}."
 
 
 def _alike(graph: Graph, given: list[_Column], rows: Rows) -> Iterator[Rows]:
@@ -168,7 +189,7 @@ def _outputs(model: _Loaded, given: list[_Column], rows: Rows) -> list[list[pa.A
         feed = {tensor.tensor: _tensor(tensor, one, full) for tensor, one in zip(graph.inputs, given, strict=True)}
         for tensor, of in graph.lengths:
             place = next(i for i, one in enumerate(graph.inputs) if one.tensor == of)
-            feed[tensor] = (given[place].lengths[full] // max(graph.inputs[place].fixed, 1)).astype(graph.lengths_dtype)
+            feed[tensor] = _told(graph, graph.inputs[place], given[place].lengths[full])
         feed = {tensor: feed[tensor] for tensor in graph.order}
         if graph.batch == 0:
             feed = {name: np.asarray(array[0]) for name, array in feed.items()}
@@ -177,6 +198,15 @@ def _outputs(model: _Loaded, given: list[_Column], rows: Rows) -> list[list[pa.A
             found = [array[None] for array in found]
         pieces.append([_arrow(tensor, array, len(chunk), len(full)) for tensor, array in zip(graph.outputs, found, strict=True)])
     return pieces
+
+
+def _told(graph: Graph, tensor: Tensor, lengths: npt.NDArray[np.int64]) -> Array:
+    """How long rows are, as the graph takes it."""
+    steps = lengths // max(tensor.fixed, 1)
+    told: Array = steps.astype(graph.lengths_dtype)
+    if (told != steps).any():
+        raise _Failed(f"`{tensor.name}` holds {steps.max()} steps a row; the model takes their number as {graph.lengths_dtype}.")
+    return told
 
 
 def _run(model: _Loaded, feed: Mapping[str, Array]) -> list[Array]:
@@ -202,7 +232,8 @@ def _tensor(tensor: Tensor, one: _Column, rows: Rows) -> Array:
     return flat.reshape(len(rows), *shape)
 
 
-_WIDER = {"float16": "float32", "uint8": "int16", "uint16": "int32", "uint32": "int64", "uint64": "int64"}
+_WIDER = {"float16": "float32", "uint8": "int16", "uint16": "int32", "uint32": "int64"}
+_UINT64 = pa.decimal128(20, 0)  # the narrowest type of Spark that holds all of it
 
 
 def _arrow(tensor: Tensor, array: Array, rows: int, given: int) -> pa.Array:
@@ -223,7 +254,7 @@ def _arrow(tensor: Tensor, array: Array, rows: int, given: int) -> pa.Array:
 
 
 def _kind(tensor: Tensor) -> pa.DataType:
-    kind = pa.from_numpy_dtype(np.dtype(_WIDER.get(tensor.dtype, tensor.dtype)))
+    kind = _UINT64 if tensor.dtype == "uint64" else pa.from_numpy_dtype(np.dtype(_WIDER.get(tensor.dtype, tensor.dtype)))
     for _ in () if tensor.is_scalar else tensor.shape:
         kind = pa.list_(kind)
     return kind

@@ -1,6 +1,7 @@
 """Columns to arrays: Arrow arrays of any accepted Spark type as numpy numbers with a mask of what is missing, without per-row Python."""
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,50 @@ def numbers(column: pa.Array) -> tuple[Floats, Mask]:
 
 def _floats(column: pa.Array) -> Floats:
     return np.asarray(pc.fill_null(column.cast(pa.float64(), safe=False), 0.0), dtype=np.float64)
+
+
+def narrowed(column: pa.Array, kind: np.dtype[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    """Numbers or truth values in a tensor's type, as Spark's CAST makes them in ANSI mode: a fraction is cut off.
+
+    A number beyond float32 is infinite, as in Spark's FLOAT; a finite one beyond float16, which Spark has not, does not fit.
+
+    Returns:
+        values [rows], 0 for NULL, and the places of those that do not fit, ascending, where the value is undefined.
+
+    >>> values, outside = narrowed(pa.array([-1, 300, 7, None], pa.int16()), np.dtype("uint8"))
+    >>> values[[2, 3]].tolist(), outside.tolist()
+    ([7, 0], [0, 1])
+    """
+    if pa.types.is_decimal(column.type):
+        if kind.kind in "iu":
+            return _narrowed_decimals(column, kind)
+        column = column.cast(pa.float64())
+    given = np.asarray(pc.fill_null(column, False if pa.types.is_boolean(column.type) else 0).to_numpy(zero_copy_only=False))
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = given.astype(kind, copy=False)
+    if np.can_cast(given.dtype, kind):
+        outside = np.zeros(0, bool)
+    elif kind.kind in "iu":
+        limits = np.iinfo(kind)
+        whole = np.trunc(given) if given.dtype.kind == "f" else given
+        # Floats do not have the largest number of 64 bits, and the one after it, a power of two, exactly. NaN is not inside.
+        outside = ~((whole >= limits.min) & (whole < limits.max + 1))
+    elif kind == np.float16:
+        outside = np.isinf(values) & ~np.isinf(given)
+    else:
+        outside = np.zeros(0, bool)
+    return values, np.flatnonzero(outside)
+
+
+def _narrowed_decimals(column: pa.Array, kind: np.dtype[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    """As `narrowed`, exactly: a float64 holds 16 of the digits of a DECIMAL(38,0)."""
+    exact = pa.decimal128(38, 0)
+    least, most, zero = (pa.scalar(Decimal(one), exact) for one in (int(np.iinfo(kind).min), int(np.iinfo(kind).max), 0))
+    whole = pc.trunc(column).cast(exact)
+    inside = pc.and_(pc.greater_equal(whole, least), pc.less_equal(whole, most))
+    kept = pc.if_else(pc.fill_null(inside, False), whole, zero)
+    values = kept.cast(pa.from_numpy_dtype(kind)).to_numpy(zero_copy_only=False)
+    return values, np.flatnonzero(~np.asarray(pc.fill_null(inside, True), dtype=bool))
 
 
 def lists(column: pa.Array, length: int) -> tuple[Floats, Mask, Mask]:

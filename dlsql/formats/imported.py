@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pyarrow as pa
 import torch
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto
@@ -23,12 +24,13 @@ from dlsql.options import Settings
 from udfs import engines
 from udfs.errors import first_line
 from udfs.spec import Graph, Tensor
+from udfs.tensors import narrowed
 
 ENGINES = {"onnx": "onnxruntime", "torchscript": "torch"}  # by format
 _SUFFIXES = {".onnx": "onnx", ".pt": "torchscript", ".pth": "torchscript", ".ts": "torchscript"}
 _TYPES = {
     "float32": "float", "float16": "float", "float64": "double", "int8": "tinyint", "int16": "smallint", "int32": "int", "int64": "bigint",
-    "uint8": "smallint", "uint16": "int", "uint32": "bigint", "uint64": "bigint", "bool": "boolean",
+    "uint8": "smallint", "uint16": "int", "uint32": "bigint", "uint64": "decimal(20,0)", "bool": "boolean",
 }  # fmt: skip
 _ROWS, _LENGTH = 3, 8  # that a graph is tried with, and how long a tensor then is where it may have any length
 
@@ -198,10 +200,16 @@ def _told(graph: Graph, settings: Settings) -> Graph:
     lengths = {name.casefold(): of.casefold() for name, of in settings.lengths}
     _check_known("lengths", {**lengths, **dict.fromkeys(lengths.values())}, graph.inputs)
     by_name = {one.name.casefold(): one for one in graph.inputs}
-    for name in pads:
-        if not by_name[name].shape or by_name[name].shape[0] is not None:
-            expected = f"a row's `{by_name[name].name}` is {by_name[name].shown}; what has any number of rows in front can be padded."
-            raise error("DLSQL_OPTION_VALUE", option="pad", value=repr(by_name[name].name), expected=expected)
+    for name, value in pads.items():
+        one = by_name[name]
+        if not one.shape or one.shape[0] is not None:
+            expected = f"a row's `{one.name}` is {one.shown}; what has any number of rows in front can be padded."
+            raise error("DLSQL_OPTION_VALUE", option="pad", value=repr(one.name), expected=expected)
+        kept, outside = narrowed(pa.array([value], pa.float64()), np.dtype(one.dtype))
+        if len(outside) or (np.dtype(one.dtype).kind in "iub" and kept[0] != value):
+            raise error(
+                "DLSQL_OPTION_VALUE", option="pad", value=value, expected=f"a row's `{one.name}` is {one.shown}, which it does not fit."
+            )
     told = tuple((by_name[name].tensor, by_name[of].tensor) for name, of in lengths.items())
     kinds = {by_name[name].dtype for name in lengths}
     fed = [one for one in graph.inputs if one.name.casefold() not in lengths]
