@@ -1,6 +1,7 @@
-"""ONNX files that tests make."""
+"""ONNX files that tests make, and artefacts as workers have them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,13 @@ FLOAT, DOUBLE, HALF, INT8, UINT8, INT32, INT64, UINT64, BOOL = (
     TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32, TensorProto.INT64,
     TensorProto.UINT64, TensorProto.BOOL,
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Held:
+    """A broadcast that is there."""
+
+    value: Mapping[str, bytes]
 
 
 def graph(

@@ -1,7 +1,6 @@
 """A batch of an imported network, as a worker scores it: Arrow columns in, Arrow columns out, in ONNX Runtime or torch."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,10 @@ from dlsql.errors import DlsqlError
 from dlsql.formats import imported
 from dlsql.inference import digest
 from dlsql.options import read_import
-from tests.graphs import BOOL, DOUBLE, FLOAT, HALF, INT8, INT64, UINT8, UINT64, graph
+from tests.graphs import BOOL, DOUBLE, FLOAT, HALF, INT8, INT64, UINT8, UINT64, Held, graph
 from udfs.errors import ScoringError
 from udfs.graphs import predict_graph, predict_output
 from udfs.spec import Bundle, Scoring
-
-
-@dataclass(frozen=True)
-class Held:
-    """A broadcast that is there."""
-
-    value: Mapping[str, bytes]
 
 
 def scoring(file: Path, *inputs: tuple[str, str], strict: bool = True, **options: Any) -> Scoring:

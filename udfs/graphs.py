@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 
 from udfs import engines, tensors
 from udfs.errors import ScoringError, first_line
-from udfs.placing import placed_files
+from udfs.placing import held, placed_files
 from udfs.spec import Graph, Scoring, Tensor
-from udfs.worker import Kept, settle
+from udfs.worker import ROOM, Kept, settle
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
@@ -27,6 +27,7 @@ _AT_ONCE = 64 << 20  # bytes of tensors that go through a graph at once
 class _Loaded:
     graph: Graph
     run: engines.Runner
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class _Column:
     outside: Rows  # the places in `values` of what the tensor's type cannot hold
 
 
-_LOADED = Kept[_Loaded](8)
+_LOADED = Kept[_Loaded](ROOM, lambda one: one.bytes, least=8)
 
 
 def predict_graph(scoring: Scoring, *columns: pa.Array) -> pa.Array:
@@ -89,7 +90,7 @@ def _load(scoring: Scoring) -> _Loaded:
     def load() -> _Loaded:
         files, folder = placed_files(scoring)
         graph = Graph.from_json(files["graph.json"].decode())
-        loaded = _Loaded(graph, engines.runner(scoring.engine, files, scoring.threads, folder))
+        loaded = _Loaded(graph, engines.runner(scoring.engine, files, scoring.threads, folder), held(files, folder))
         settle()
         return loaded
 

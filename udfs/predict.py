@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 
 from udfs import engines, preprocess, rows, tensors
 from udfs.errors import ScoringError
-from udfs.placing import placed_files
+from udfs.placing import held, placed_files
 from udfs.spec import Label, Preprocess, Scoring
-from udfs.worker import Kept, settle
+from udfs.worker import ROOM, Kept, settle
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +20,10 @@ class _Loaded:
     preprocess: Preprocess
     network: engines.Predictor
     row: np.dtype[np.void]
+    bytes: int
 
 
-_LOADED = Kept[_Loaded](8)
+_LOADED = Kept[_Loaded](ROOM, lambda one: one.bytes, least=8)
 
 
 def predict_rows(scoring: Scoring, packed: pa.Array) -> pa.Array:
@@ -79,7 +80,8 @@ def _load(scoring: Scoring) -> _Loaded:
     def load() -> _Loaded:
         files, folder = placed_files(scoring)
         learned = Preprocess.from_json(files["preprocess.json"].decode())
-        loaded = _Loaded(learned, engines.load(scoring.engine, files, scoring.threads, folder), rows.row_type(learned))
+        network = engines.load(scoring.engine, files, scoring.threads, folder)
+        loaded = _Loaded(learned, network, rows.row_type(learned), held(files, folder))
         settle()
         return loaded
 

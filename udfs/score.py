@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 from udfs import preprocess, tensors, values
 from udfs.engines import Predictor, plain
 from udfs.errors import ScoringError
-from udfs.placing import placed_files
+from udfs.placing import held, placed_files
 from udfs.predict import classification, softmax
 from udfs.spec import Label, Preprocess, Scoring, ValueScoring
-from udfs.worker import Kept
+from udfs.worker import ROOM, Kept
 
 _NUMERIC = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
 _TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
@@ -46,10 +46,11 @@ class _Groups:
     order: npt.NDArray[np.int64]  # in the same order: the place in `networks`
     networks: pa.Array  # NULL for a group without a network; out of a file that all workers map, where they are large
     trained: npt.NDArray[np.bool_]  # which groups have one
+    bytes: int
 
 
-_LOADED = Kept[_Loaded](256 << 20, lambda one: one.bytes)
-_GROUPS = Kept[_Groups](4)
+_LOADED = Kept[_Loaded](ROOM, lambda one: one.bytes)
+_GROUPS = Kept[_Groups](ROOM, lambda one: one.bytes, least=4)
 
 
 def predict_values(how: ValueScoring, *columns: pa.Array) -> pa.Array:
@@ -101,7 +102,8 @@ def _groups(scoring: Scoring) -> _Groups:
         different = tuple(column.unique() for column in keys)
         places = _places(different, keys)
         order = np.argsort(places, kind="stable")
-        return _Groups(different, places[order], order, networks, np.asarray(pc.is_valid(networks), dtype=bool)[order])
+        trained = np.asarray(pc.is_valid(networks), dtype=bool)[order]
+        return _Groups(different, places[order], order, networks, trained, held(files, folder))
 
     return _GROUPS.get(scoring.sha256, load)
 
