@@ -210,7 +210,10 @@ OPTIONS: tuple[Option, ...] = (
     Option("instance_weight_col", _text(), None, "Numeric column with the weight of each row; no feature then."),
     Option("warm_start", _flag(), False, "Go on from the default version, with what it learned of the columns."),
     Option("base_model", _text(), None, "Start from the tensors of another model where names and shapes agree."),
-    Option("freeze", _list_of(_text(), "a list of tensor name prefixes"), (), "Tensors that do not move, by prefix of their name."),
+    Option(
+        "freeze", _list_of(_text(), "a list of tensor name prefixes"), (),
+        "Tensors that do not move, by prefix of their name. A batch norm whose running statistics are among them norms by these.",
+    ),
     Option("loss", _text(), None, _LOSS),
     Option("label_smoothing", _number(0, 1, open_high=True), 0.0, "Share of a label's probability spread over all classes.", CLASSIFIERS),
     Option("sync_every", _whole(1), None, "Local steps between averagings, 1 for synchronous SGD; 16 averagings an epoch by default."),

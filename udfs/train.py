@@ -88,18 +88,18 @@ class Learner:
     def __init__(self, steps: LocalSteps, state: State, device: torch.device = CPU) -> None:
         self.steps, self.rows, self.weight, self.loss, self.stepped = steps, 0, 0.0, 0.0, False
         self.module, self.device = network(steps.network, state).to(device), device
-        for name, parameter in self.module.named_parameters():
-            if name.startswith(steps.frozen or ("\0",)):  # a network may have others that it never trains
+        frozen = steps.frozen or ("\0",)
+        named = dict(self.module.named_parameters(remove_duplicate=False))
+        # What a step changes beside them: batch norm's means, which torch keeps as buffers and Keras as parameters without gradients.
+        beside = {name: tensor for name, tensor in self.module.state_dict().items() if name not in named or not named[name].requires_grad}
+        self._kept = {f"network/{name}": tensor for name, tensor in beside.items() if not name.startswith(frozen)}
+        self._fixed = [(tensor, tensor.clone()) for name, tensor in beside.items() if name.startswith(frozen)]
+        for name, parameter in named.items():
+            if name.startswith(frozen):
                 parameter.requires_grad_(False)
+        self._resting = networks.resting(self.module, steps.frozen)
         self._one_is_none = networks.norms_over_rows(self.module)
-        moving = {name: parameter for name, parameter in self.module.named_parameters() if parameter.requires_grad}
-        self.moving = list(moving.values())
-        # What a step changes beside them: batch norm's means, which torch keeps as buffers and Keras as parameters that do not move.
-        self._kept = {
-            f"network/{name}": tensor
-            for name, tensor in self.module.state_dict().items()
-            if name not in moving and not name.startswith(steps.frozen or ("\0",))
-        }
+        self.moving = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         self.optimizer = optimizer(steps.optimizer, self.module.parameters(), 0.0, steps.optimizer_args)
         self._outer = {key: value for key, value in state.items() if key.startswith("outer/")}
         # The last state that all agreed on, which an outer optimiser steps from and differences are told from, is kept for them alone.
@@ -110,6 +110,8 @@ class Learner:
         """From here on it sees and counts the rows of this round."""
         self.rows, self.weight, self.loss = 0, 0.0, 0.0
         self.module.train()
+        for one in self._resting:
+            one.eval()
         self.set_rate(this.learning_rate * (1.0 if this.sync_every == 1 else self.steps.rate_factor))
 
     def set_rate(self, learning_rate: float) -> None:
@@ -129,6 +131,8 @@ class Learner:
         _reseed(self.device, seed_of(steps.seed, epoch, worker, number))  # for dropout
         self.optimizer.zero_grad(set_to_none=True)
         loss, weight = backward(steps, self.module, batch.to(self.device))
+        for tensor, value in self._fixed:  # for a layer that changes what it keeps in either mode, as counters do
+            tensor.copy_(value)
         self.rows, self.weight, self.loss = self.rows + len(batch.label), self.weight + weight, self.loss + loss
         return weight
 
@@ -389,7 +393,7 @@ def stepped_out(steps: LocalSteps, before: State, merged: State) -> State:
     merged = restored(merged, before)
     if not steps.steps_out:
         return merged
-    parameters = network(steps.network, merged).named_parameters()
+    parameters = network(steps.network, merged).named_parameters(remove_duplicate=False)  # Keras has some under two names
     names = [name for name, parameter in parameters if parameter.requires_grad and not name.startswith(steps.frozen or ("\0",))]
     return outer_step(before, merged, names, steps.outer_learn_rate, steps.outer_momentum)
 

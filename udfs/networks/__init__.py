@@ -1,5 +1,6 @@
 """Networks, one family a file. Each is built from its spec alone, so that every worker builds the same one."""
 
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -48,3 +49,17 @@ def stock(name: str) -> Code | None:
 def norms_over_rows(network: nn.Module) -> bool:
     """Whether a batch of one row cannot be trained on, since it has no deviation to norm by."""
     return any(isinstance(one, nn.modules.batchnorm._BatchNorm) for one in network.modules())
+
+
+def resting(network: nn.Module, frozen: tuple[str, ...]) -> list[nn.Module]:
+    """Layers whose running statistics do not move, by prefixes of tensors' names: they norm by these, also while the others learn.
+
+    So does Keras with `trainable = False`; its own layers are told here, torch's, which are given back, after each `train()`.
+    """
+    fixed = {id(tensor) for name, tensor in network.state_dict(keep_vars=True).items() if name.startswith(frozen)} if frozen else set()
+    if fixed and "keras" in sys.modules:
+        from udfs.networks import keras
+
+        keras.rest(network, fixed)
+    norms = (one for one in network.modules() if isinstance(one, nn.modules.batchnorm._NormBase))
+    return [one for one in norms if fixed & {id(one.running_mean), id(one.running_var)}]

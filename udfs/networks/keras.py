@@ -55,6 +55,18 @@ def alone(make: Callable[[], _T]) -> _T:
         return thread.submit(make).result()
 
 
+def rest(network: Any, fixed: set[int]) -> None:
+    """Batch norms whose moving statistics are among the `fixed` tensors, by id, go by these: Keras has a layer's `trainable` say so."""
+    models = [one for one in network.modules() if isinstance(one, keras.layers.Layer)]  # their own layers are no modules of torch's
+    layers = {id(one): one for model in models for one in model._flatten_layers() if isinstance(one, keras.layers.BatchNormalization)}
+    for layer in layers.values():
+        if fixed & {id(layer.moving_mean.value), id(layer.moving_variance.value)}:
+            moving = [one for one in layer.trainable_variables if id(one.value) not in fixed]
+            layer.trainable = False
+            for one in moving:  # which that has stopped, too
+                one.trainable = True
+
+
 def _check(node: Any) -> None:
     if isinstance(node, dict):
         name, home = node.get("class_name"), node.get("module")
