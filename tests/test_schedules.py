@@ -1,10 +1,13 @@
 """Learning rates by epoch: every schedule of torch, one after the other, as torch itself would step them."""
 
+import re
 import time
 
 import pytest
 import torch
 
+from dlsql import options
+from dlsql.training import rounds, schedule_of
 from udfs.schedules import learning_rate, learning_rates, schedules
 
 ARGUMENTS = {
@@ -57,3 +60,54 @@ def test_thousands_of_epochs_take_a_step_of_the_schedule_each() -> None:
     found = [next(rates), *(rates.send(1.0) for _ in range(19_999))]
     assert time.perf_counter() - began < 20  # replayed from the first epoch each time they would be 200 million steps: half an hour
     assert found[10_000] == pytest.approx(0.05)
+
+
+def settings(epochs: int, schedule: object) -> options.Settings:
+    return options.read((("model_type", "linear_regressor"), ("max_iterations", epochs), ("lr_schedule", schedule)))  # type: ignore[arg-type]
+
+
+def shorter(steps: int, **more: object) -> dict[str, object]:
+    return {"name": "OneCycleLR", "max_lr": 0.1, "total_steps": steps, **more}
+
+
+@pytest.mark.parametrize(
+    ("epochs", "schedule", "problem"),
+    [
+        (10, shorter(3), "Tried to step 4 times. The specified number of total steps is 3."),
+        (10, shorter(8), "Tried to step 9 times. The specified number of total steps is 8."),
+        (10, [{"name": "LinearLR", "epochs": 4}, shorter(4)], "Tried to step 5 times. The specified number of total steps is 4."),
+        (10, [shorter(3, epochs=5), {"name": "CosineAnnealingLR"}], "Tried to step 4 times. The specified number of total steps is 3."),
+        (10, {"name": "ConstantLR", "factor": 0, "total_iters": 7}, "float division by zero."),
+        (
+            2000,
+            {"name": "CyclicLR", "base_lr": 0.1, "max_lr": 1, "mode": "exp_range", "gamma": 2.0},
+            "(34, 'Numerical result out of range').",
+        ),
+    ],
+)
+def test_a_schedule_that_fails_in_any_epoch_is_refused_before_the_first(epochs: int, schedule: object, problem: str) -> None:
+    said = re.escape("[DLSQL_OPTION_VALUE] Option `lr_schedule` is (") + ".*; torch says: " + re.escape(problem)
+    with pytest.raises(ValueError, match=said):
+        schedule_of(settings(epochs, schedule))
+
+
+@pytest.mark.parametrize(
+    ("epochs", "schedule"),
+    [
+        (10, shorter(9)),
+        (1, shorter(1)),
+        (6, [shorter(3, epochs=3), {"name": "CosineAnnealingLR"}]),
+        (3, [shorter(2, epochs=5), {"name": "StepLR", "step_size": 2}]),
+        (9, [{"name": "LinearLR", "epochs": 2}, {"name": "ReduceLROnPlateau", "patience": 0}]),
+    ],
+)
+@pytest.mark.parametrize("ahead", [1, 100])
+def test_a_schedule_that_is_not_refused_has_a_rate_for_each_epoch_of_the_loop(epochs: int, schedule: object, ahead: int) -> None:
+    given = settings(epochs, schedule)
+    plan = rounds.Plan("test", given, None, schedule_of(given), ())  # type: ignore[arg-type]
+    known = rounds._Rates(plan, [])
+    found = []
+    for epoch in range(epochs):
+        found.append(known.ahead(min(ahead, epochs - epoch))[0])
+        known.passed(1.0)
+    assert found == [learning_rate(plan.schedule, given.learn_rate, epochs, [1.0] * epoch) for epoch in range(epochs)]

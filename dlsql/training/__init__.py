@@ -199,12 +199,14 @@ def schedule_of(settings: Settings) -> list[Schedule]:
     if missing := [name for name, more in found[:-1] if not isinstance(more.get("epochs"), int) or more["epochs"] < 1]:
         expected = "each schedule but the last says for how many `epochs` it lasts."
         raise error("DLSQL_OPTION_VALUE", option="lr_schedule", value=repr(missing[0]), expected=expected)
-    for one in found:
-        try:
-            lasts = int(one[1].get("epochs", settings.max_iterations))
-            learning_rate([one], settings.learn_rate, settings.max_iterations, [1.0] if lasts > 1 else [])  # one step shows the most
-        except (TypeError, ValueError, ZeroDivisionError) as e:  # torch's own words on the schedule's arguments
+    left = settings.max_iterations
+    for place, one in enumerate(found):
+        lasts = left if place == len(found) - 1 else min(int(one[1]["epochs"]), left)
+        try:  # all its epochs: one that is made for fewer says so in the end; the last rate of all is not stepped on from
+            learning_rate([one], settings.learn_rate, max(left, 1), [1.0] * min(lasts, left - 1))
+        except (TypeError, ValueError, ArithmeticError) as e:  # torch's own words on the schedule's arguments
             raise error("DLSQL_OPTION_VALUE", option="lr_schedule", value=repr(one), expected=f"torch says: {e}.") from e
+        left -= lasts
     return found
 
 

@@ -180,6 +180,7 @@ class _Rates:
     def __init__(self, plan: Plan, losses: Sequence[float]) -> None:
         self._rates = learning_rates(plan.schedule, plan.settings.learn_rate, plan.settings.max_iterations)
         self._known = [next(self._rates)]
+        self._left = plan.settings.max_iterations  # epochs: a schedule may end with the last, and is not asked for more
         self._waits = any(name == "ReduceLROnPlateau" for name, _ in plan.schedule)  # for the loss of an epoch before the next one's rate
         for loss in losses:
             self.passed(loss)
@@ -193,7 +194,8 @@ class _Rates:
     def passed(self, loss: float) -> None:
         """An epoch has ended with this loss."""
         self._known.pop(0)
-        if not self._known:
+        self._left -= 1
+        if not self._known and self._left:
             self._known.append(self._rates.send(loss))
 
 
