@@ -1,10 +1,12 @@
 """TRAIN, PREDICT over the networks that it gives, and models with a network for each group."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ from tests.seen import mapping, scored
 from udfs import values
 from udfs.engines import plain
 from udfs.errors import ScoringError, TrainingError
-from udfs.groups import train_group
+from udfs.groups import report_group, train_group
 from udfs.networks.mlp import ACTIVATIONS, Mlp
 from udfs.preprocess import encode
 from udfs.spec import LARGE, Feature, GroupTraining, Label, LocalSteps, NetworkSpec
@@ -136,6 +138,34 @@ def test_a_value_that_is_damaged_or_foreign_is_refused_in_words() -> None:
         with pytest.raises(ScoringError, match=why):
             values.read(wrong)
     assert values.write(values.read(data)) == data
+
+
+def told(given: GroupTraining) -> tuple[bool, str]:
+    """Whether a group of 50 rows has a network, and the note on it."""
+    random = np.random.default_rng(0)
+    columns = [pa.array(random.integers(2**30, size=50)), pa.array(random.normal(size=50)), pa.array(random.normal(size=50))]
+    answer = report_group(given, *columns).as_py()
+    assert (answer["value"] is None) == (train_group(given, *columns) is None)
+    return answer["value"] is not None, json.loads(answer["report"]).get("note", "")
+
+
+@pytest.mark.parametrize(
+    ("rates", "split", "network", "note"),
+    [
+        ((1e30,), "no_split", (), "The loss after the last step became inf in epoch 1. Lower learn_rate (now 1e+30) or set grad_clip."),
+        ((1e30,), "random", (), "The loss became inf in epoch 1. Lower learn_rate (now 1e+30) or set grad_clip."),
+        ((1e39,), "no_split", (8,), "A weight became -inf in epoch 1. Lower learn_rate (now 1e+39) or set grad_clip."),
+        ((0.01, 1e39), "no_split", (8,), "A weight became -inf in epoch 2. Lower learn_rate (now 1e+39) or set grad_clip."),
+        ((0.01, 0.01), "no_split", (8,), ""),
+    ],
+)
+def test_a_group_whose_last_step_diverges_has_no_network_and_a_note(
+    rates: tuple[float, ...], split: str, network: tuple[int, ...], note: str
+) -> None:
+    """All 50 rows are one step: its loss is that of the weights before it."""
+    given = how(rates=rates, split=split)
+    steps = replace(given.steps, optimizer="SGD", batch_size=50, network=NetworkSpec(0, (), 0, arguments=perceptron(network)))
+    assert told(replace(given, steps=steps)) == (not note, note)
 
 
 def test_a_group_that_is_too_large_for_a_task_fails_in_words() -> None:

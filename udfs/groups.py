@@ -98,20 +98,35 @@ def _train(how: GroupTraining, columns: Sequence[pa.Array]) -> values.Value:
         if held_out is not None:
             evaluated = _evaluate(steps, module, held_out)
             loss = evaluated.loss / max(evaluated.weight, 1e-12)
-        if not math.isfinite(loss):
-            raise GroupError(f"The loss became {loss} in epoch {epoch + 1}. Lower learn_rate (now {rate:g}) or set grad_clip.")
+        _check_finite("The loss", loss, epoch, rate)
+        _check_weights(module, flat, epoch, rate)
         if best.judge(loss, module, how.rules):
             break
     with torch.no_grad():
         for tensor, kept in zip(module.state_dict().values(), best.tensors, strict=True):
             tensor.copy_(kept)
     last = _evaluate(steps, module, learning if held_out is None else held_out)
+    _check_finite("The loss after the last step", last.loss / max(last.weight, 1e-12), epoch, how.rates[epoch])
     told = {
         "rows": len(rows.held_out), "skipped": rows.skipped, "epochs": epoch + 1, "loss": best.loss,
         "parameters": sum(parameter.numel() for parameter in module.parameters()), "metrics": metrics.metrics([last], rows.learned.labels),
     }  # fmt: skip
     named = {name: tensor.detach().numpy().copy() for name, tensor in module.state_dict().items()}
     return values.Value(rows.learned, steps.network, named, told)
+
+
+def _check_finite(what: str, value: float, epoch: int, rate: float) -> None:
+    """Raises GroupError, as a training of many workers raises DLSQL_DIVERGED."""
+    if not math.isfinite(value):
+        raise GroupError(f"{what} became {value} in epoch {epoch + 1}. Lower learn_rate (now {rate:g}) or set grad_clip.")
+
+
+def _check_weights(module: nn.Module, flat: Tensor, epoch: int, rate: float) -> None:
+    """An epoch's loss is that of the weights before its last step."""
+    for tensor in (flat.detach(), *(buffer for buffer in module.buffers() if buffer.is_floating_point())):
+        strange = tensor[~tensor.isfinite()]
+        if len(strange):
+            _check_finite("A weight", float(strange[0]), epoch, rate)
 
 
 def _rows(how: GroupTraining, columns: Sequence[pa.Array]) -> _Rows:
