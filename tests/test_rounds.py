@@ -97,7 +97,7 @@ def distance(one: State, other: State) -> float:
     return max(float(np.abs(one[key] - other[key]).max() / np.abs(other[key]).max()) for key in keys)
 
 
-# 33 batches of 16 an epoch in the largest part: more than 100 steps in 4 epochs.
+# 33 batches of 16 an epoch in the largest part: about 100 steps in 3 epochs.
 UNEVEN = {1: (520,), 2: (520, 300), 4: (520, 300, 7, 0)}
 
 
@@ -105,7 +105,8 @@ UNEVEN = {1: (520,), 2: (520, 300), 4: (520, 300, 7, 0)}
 def test_averaging_every_gradient_with_sgd_equals_one_process_on_the_joint_batches(spark: SparkSession, way: str, workers: int) -> None:
     parts = [worker_blocks(i, rows) for i, rows in enumerate(UNEVEN[workers])]
     epochs = 4 if way == "gang" and workers < 4 else 1  # where the cores do not do for a gang a step is a job, which takes its time
-    state, _ = train(spark, parts, local_steps(), epochs, sync_every=1)
+    state, progress = train(spark, parts, local_steps(), epochs, sync_every=1)
+    epochs = 1 + int(np.argmin(progress.losses))  # the best one's state comes back
     expected = reference(parts, local_steps(), epochs, lambda parameters: torch.optim.SGD(parameters, lr=RATE))
     assert distance(state, expected) < 1e-5  # float32 sums of another order
 

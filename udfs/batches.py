@@ -52,16 +52,18 @@ def opened(stored: str | bytes) -> Block:
 def batches(steps: LocalSteps, epoch: int, blocks: Iterable[Block], first: int, count: int) -> Iterator[tuple[int, int, Batch]]:
     """Batches `first` .. `first + count - 1` of an epoch: number, worker, batch. The last of an epoch is short.
 
-    Rows are shuffled within their block by seed, epoch and worker; blocks are large, and hold rows of all kinds. Those past the last batch
-    are read and left: a task that leaves input unread costs its Python worker.
+    By seed, epoch and worker blocks are shuffled among themselves, and rows within their block, which is large and holds rows of all kinds.
+    All are taken at once: mapped files cost next to nothing until they are read, and are let go one by one after it. Where Spark encrypts
+    what it writes they come as bytes, and a worker holds all of them until it has trained on them.
     """
-    number, worker, left = 0, -1, list[Batch]()  # rows of the blocks so far that fill no batch
-    for place, block in enumerate(blocks):
-        worker = block[0]
+    number, left = 0, list[Batch]()  # rows of the blocks so far that fill no batch
+    waiting = dict(enumerate(blocks))  # to the last: a task that leaves input unread costs its Python worker
+    worker = waiting[0][0] if waiting else -1
+    for place in _permutation(len(waiting), steps.seed, epoch, worker).tolist():
         if number >= first + count:
-            continue
-        rows = as_batch(steps, block)
-        order = torch.randperm(len(rows.label), generator=torch.Generator().manual_seed(seed_of(steps.seed, epoch, worker, place)))
+            return
+        rows = as_batch(steps, waiting.pop(place))
+        order = _permutation(len(rows.label), steps.seed, epoch, worker, place)
         while True:
             wanted = steps.batch_size - sum(len(part.label) for part in left)
             if len(order) < wanted or number >= first + count:
@@ -73,6 +75,10 @@ def batches(steps: LocalSteps, epoch: int, blocks: Iterable[Block], first: int, 
             left.append(_take(rows, order))
     if left and first <= number < first + count:
         yield number, worker, joined(left)
+
+
+def _permutation(count: int, *seed: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed_of(*seed)))
 
 
 def joined(parts: list[Batch]) -> Batch:
