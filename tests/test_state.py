@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
-from udfs.state import Piece, State, cut, joined, merge, merged, restored, shortened
+from udfs.state import Piece, State, cut, joined, merge, merged, outer_step, restored, shortened
 
 
 def drawn(seed: int) -> State:
@@ -62,3 +63,24 @@ def test_a_second_moment_that_travels_short_stays_at_least_zero() -> None:
     gone = [{"optimizer/0/exp_avg_sq": before["optimizer/0/exp_avg_sq"] * np.float32(rest)} for rest in (0.0, 1e-6)]
     found = restored(merge([shortened(one, before) for one in gone], [1, 3]), before)
     assert np.all(found["optimizer/0/exp_avg_sq"] >= 0)
+
+
+@pytest.mark.parametrize(("rate", "momentum"), [(0.7, 0.9), (1.0, 0.5), (0.3, 0.0)])
+def test_three_outer_steps_are_those_of_nesterovs_momentum_in_torch(rate: float, momentum: float) -> None:
+    """What the workers' average lacks to the state before it is the gradient: DiLoCo, algorithm 1."""
+    random = np.random.default_rng(0)
+    state: State = {"network/w": random.normal(size=(4, 3)).astype(np.float32), "network/mean": np.zeros(3, np.float32)}
+    parameter = torch.nn.Parameter(torch.tensor(state["network/w"]))
+    optimizer = torch.optim.SGD([parameter], lr=rate, momentum=momentum, nesterov=momentum > 0)
+    for step in range(1, 4):
+        average = {
+            "network/w": state["network/w"] + random.normal(size=(4, 3)).astype(np.float32),
+            "network/mean": np.full(3, step, np.float32),
+        }
+        parameter.grad = torch.from_numpy(state["network/w"] - average["network/w"])
+        optimizer.step()
+        state = outer_step(state, average, ["w"], rate, momentum)
+        np.testing.assert_allclose(state["network/w"], parameter.detach().numpy(), rtol=1e-5, atol=1e-6)  # float32: sums in another order
+        assert np.array_equal(state["network/mean"], average["network/mean"])
+    if momentum:
+        np.testing.assert_allclose(state["outer/w"], optimizer.state[parameter]["momentum_buffer"].numpy(), rtol=1e-5, atol=1e-6)

@@ -13,7 +13,7 @@ from udfs.networks import keras as keras_networks
 from udfs.spec import Code, Input, LocalSteps, NetworkSpec
 from udfs.state import Piece, State, joined, merged
 from udfs.sync import Seat, address_book, gang
-from udfs.train import Learner, Round, half_step, initial_state, stepped_out, train_round
+from udfs.train import Learner, Round, half_step, initial_state, network, stepped_out, train_round
 
 WIDTH, BATCH, RATE = 3, 8, 0.05
 
@@ -117,8 +117,8 @@ FROZEN = {
 @pytest.mark.parametrize("every", [1, 2])
 @pytest.mark.parametrize("what", FROZEN)
 def test_frozen_tensors_do_not_move_and_all_others_do_by_either_way_of_agreeing(what: str, every: int) -> None:
-    network, frozen = FROZEN[what]
-    steps = LocalSteps(network(), "regression", "mse_loss", "Adam", BATCH, 7, 1, frozen=frozen)
+    spec, frozen = FROZEN[what]
+    steps = LocalSteps(spec(), "regression", "mse_loss", "Adam", BATCH, 7, 1, frozen=frozen)
     start = initial_state(steps.network, 3)
     inside, outside = (way(steps, start, Round(0, 0, 4, RATE, every)) for way in WAYS)
     assert inside.keys() == outside.keys()
@@ -131,11 +131,11 @@ def test_frozen_tensors_do_not_move_and_all_others_do_by_either_way_of_agreeing(
 @pytest.mark.parametrize("what", ["torch", "keras"])
 def test_a_frozen_batch_norm_norms_by_its_statistics(what: str) -> None:
     """At first these are a mean of 0 and a variance of 1, for what has neither."""
-    network, frozen = FROZEN[what]
+    spec, frozen = FROZEN[what]
     rows = torch.tensor(np.frombuffer(BLOCKS[1][3], np.float32).reshape(-1, WIDTH).copy())
     means = []
     for prefixes in (frozen, ()):
-        steps = LocalSteps(network(), "regression", "mse_loss", "SGD", BATCH, 7, 1, frozen=prefixes)
+        steps = LocalSteps(spec(), "regression", "mse_loss", "SGD", BATCH, 7, 1, frozen=prefixes)
         learner = Learner(steps, initial_state(steps.network, 3))
         learner.begin(Round(0, 0, 1, RATE, 1))
         layers = learner.module.layers if what == "torch" else learner.module.module.layers[1:]
@@ -143,3 +143,19 @@ def test_a_frozen_batch_norm_norms_by_its_statistics(what: str) -> None:
         normed = layers[1](given) if what == "torch" else layers[1](given, training=learner.module.training)
         means.append(float(normed.detach().mean(dim=0).abs().max()))
     assert means[1] < 1e-5 < 0.1 < means[0]  # float32: the mean of a batch that was normed by itself
+
+
+@pytest.mark.parametrize("what", ["torch", "by one name"])
+def test_an_outer_step_moves_every_tensor_that_is_trained_and_averages_the_others(what: str) -> None:
+    """Also where a tensor has two names, of which the second is loaded last."""
+    spec = FROZEN[what][0]()
+    steps = LocalSteps(spec, "regression", "mse_loss", "SGD", BATCH, 7, 1, outer_learn_rate=0.5, outer_momentum=0.2)
+    before = initial_state(spec, 3)
+    average = {key: np.asarray(value + 1) for key, value in before.items()}
+    trained = {
+        f"network/{name}" for name, parameter in network(spec, before).named_parameters(remove_duplicate=False) if parameter.requires_grad
+    }
+    module = network(spec, {key: value for key, value in stepped_out(steps, before, average).items() if key.startswith("network/")})
+    for name, tensor in module.state_dict().items():
+        key = f"network/{name}"
+        np.testing.assert_allclose(tensor.numpy(), before[key] + (0.5 * 1.2 if key in trained else 1), rtol=1e-5, atol=1e-5)  # float32
