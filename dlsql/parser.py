@@ -71,9 +71,8 @@ def parse(text: str) -> Statement | None:
     Raises:
         StatementSyntaxError: the text begins as a statement of ours and does not go on as one.
     """
-    head = _head(text)
-    words = next((words for words in _STATEMENTS if head[: len(words)] == words), None)
-    if words is None or (words[0] in ("DESC", "DESCRIBE") and not _describes_model(head[2:])):
+    words = _first_words(text)
+    if words is None:
         return None
     reader = reader_of(text)
     reader.expect(*words)
@@ -101,6 +100,22 @@ def _head(text: str) -> tuple[str, ...]:
         lexemes.append(lexeme[1].upper())
         at = lexeme.end()
     return tuple(lexemes)
+
+
+def is_ours(text: str) -> bool:
+    """Whether a text is a statement of the language, well made or not.
+
+    >>> is_ours("create model"), is_ours("SELECT * FROM models")
+    (True, False)
+    """
+    return _first_words(text) is not None
+
+
+def _first_words(text: str) -> tuple[str, ...] | None:
+    """Those that a statement of ours begins with."""
+    head = _head(text)
+    words = next((words for words in _STATEMENTS if head[: len(words)] == words), None)
+    return None if words is None or (words[0] in ("DESC", "DESCRIBE") and not _describes_model(head[2:])) else words
 
 
 def _describes_model(lexemes: tuple[str, ...]) -> bool:

@@ -1,7 +1,6 @@
 """A training's rounds as a bar in the terminal of whoever waits for the statement."""
 
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -9,19 +8,8 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from dlsql.interrupts import is_awaited
 from dlsql.model import RoundInfo
-
-_WATCHING = threading.local()
-
-
-@contextmanager
-def watched() -> Iterator[None]:
-    """Somebody waits at the terminal for what this thread does; of the main thread that is taken for granted."""
-    _WATCHING.yes = True
-    try:
-        yield
-    finally:
-        _WATCHING.yes = False
 
 
 class Report(Protocol):
@@ -41,8 +29,7 @@ def losses(last: RoundInfo) -> str:
 def bar(title: str, epochs: int) -> Iterator[Report]:
     """A bar over epochs with the losses beside it; nothing where nobody looks: no terminal, or a statement of a server's client."""
     console = Console(stderr=True)
-    looked_at = threading.current_thread() is threading.main_thread() or getattr(_WATCHING, "yes", False)
-    if not sys.stderr.isatty() or not looked_at:
+    if not sys.stderr.isatty() or not is_awaited():
         yield lambda rounds: None
         return
     columns = (

@@ -6,20 +6,23 @@ import os
 import shutil
 import sys
 import threading
+import uuid
 import zipfile
 from collections.abc import Callable, Mapping
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
 import pyspark
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 import udfs
 from dlsql import functions, values
 from dlsql.bridge import Bridge, Question
 from dlsql.catalog import Catalog, Memory
 from dlsql.errors import error
-from dlsql.parser import parse
+from dlsql.interrupts import interruptible
+from dlsql.parser import is_ours, parse
 from dlsql.rewrite import rewrite
 
 _SPARK = "4.3"
@@ -42,7 +45,33 @@ def attach(spark: SparkSession) -> SparkSession:
         UnsupportedError: this is another Spark than the one dlsql is built for, or the workers' Python lacks what it needs.
     """
     bridge = language(spark).bridge
-    return spark if bridge.knows_language(spark) else bridge.clone(spark, _BUILDERS)
+    return _interruptible(spark if bridge.knows_language(spark) else bridge.clone(spark, _BUILDERS))
+
+
+def _interruptible(spark: SparkSession) -> SparkSession:
+    """The session, whose statements of the language Ctrl-C and a notebook's stop button end, and whose trainings show a bar meanwhile.
+
+    PySpark's own answer to them, to cancel all jobs from the thread that waits for the JVM, gets through to no job, and in a notebook it
+    is not asked: the training would go on, and only its client would know nothing of it.
+    """
+    plain, context = spark.sql, spark.sparkContext
+    if hasattr(plain, "__wrapped__"):
+        return spark
+
+    @wraps(plain)
+    def sql(sqlQuery: str, *args: Any, **kwargs: Any) -> DataFrame:
+        if threading.current_thread() is not threading.main_thread() or not is_ours(sqlQuery):
+            return plain(sqlQuery, *args, **kwargs)
+        tag = f"dlsql-{uuid.uuid4()}"
+
+        def tagged() -> DataFrame:
+            context.addJobTag(tag)
+            return plain(sqlQuery, *args, **kwargs)
+
+        return interruptible(tagged, partial(context.cancelJobsWithTag, tag))
+
+    spark.sql = sql  # type: ignore[method-assign]
+    return spark
 
 
 def session(

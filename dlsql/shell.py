@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,13 +20,12 @@ from pyspark.sql import DataFrame, SparkSession
 import dlsql
 from dlsql import functions, options, values
 from dlsql.cli import message
-from dlsql.progress import watched
+from dlsql.interrupts import interruptible
 from dlsql.results import table
 from dlsql.script import is_complete, split
 
 T = TypeVar("T")
 _MOST_ROWS = 1000  # that the shell shows of a result
-_SECONDS_BETWEEN_CANCELS = 0.3
 _LEAVE = ("quit", "exit")
 _HELP = """Statements end with `;` and may run over several lines. Ctrl-C cancels the one that runs, or clears the line; Ctrl-D leaves.
 CREATE MODEL m OPTIONS (model_type = 'dnn_classifier', input_label_cols = ['y']) AS SELECT ... FROM t;
@@ -41,14 +40,10 @@ VIEWS WHEN WHERE WITH
 
 
 class Runner:
-    """Runs statements one after another, each until it ends or Ctrl-C cancels it.
-
-    They run in a thread of their own: in the middle of an answer of the JVM, its thread could not ask for anything else.
-    """
+    """Runs statements one after another, each until it ends or Ctrl-C cancels it."""
 
     def __init__(self, spark: SparkSession, cancel: Callable[[], object]) -> None:
         self._spark, self._cancel = spark, cancel
-        self._thread = ThreadPoolExecutor(1, "statements")
 
     def run(self, action: Callable[[SparkSession], T]) -> T:
         """What the action gives.
@@ -56,22 +51,7 @@ class Runner:
         Raises:
             KeyboardInterrupt: Ctrl-C was pressed, and what ran has ended.
         """
-        future = self._thread.submit(self._watched, action)
-        try:
-            return future.result()
-        except KeyboardInterrupt:
-            self._end(future)
-            raise
-
-    def _watched(self, action: Callable[[SparkSession], T]) -> T:
-        with watched():
-            return action(self._spark)
-
-    def _end(self, future: Future[Any]) -> None:
-        """Cancels until nothing runs any more: between two jobs of one statement there is nothing to cancel."""
-        while not future.done():
-            self._cancel()
-            wait([future], _SECONDS_BETWEEN_CANCELS)
+        return interruptible(partial(action, self._spark), self._cancel)
 
 
 def talk(runner: Runner, place: str) -> None:

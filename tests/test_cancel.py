@@ -1,8 +1,12 @@
 """A statement that is cancelled while it trains: its jobs stop, what it cached is freed, nothing is registered."""
 
+import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from pyspark import InheritableThread
@@ -10,6 +14,8 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 import dlsql
+from tests.clients import WORKERS
+from tests.conftest import CONF
 
 ENDLESS = """CREATE MODEL endless OPTIONS (model_type = 'linear_regressor', num_workers = {workers}, batch_size = 8, max_iterations = 100000,
              early_stop = false) AS SELECT id AS x, id * 2D AS label FROM range(64)"""
@@ -62,6 +68,17 @@ def test_a_cancelled_job_group_ends_the_training_and_frees_what_it_cached(spark:
     assert spark.sql("SHOW MODELS LIKE 'endless'").count() == 0
     assert set(context._jsc.getPersistentRDDs()) == cached
     assert rounds() == 0
+
+
+def test_ctrl_c_and_a_notebooks_stop_button_end_a_training_of_the_main_thread(tmp_path: Path) -> None:
+    given = [str(tmp_path / "warehouse"), json.dumps(CONF), ENDLESS.format(workers=2)]
+    program = [sys.executable, str(WORKERS / "stopped.py"), *given]
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    assert [one[0] for one in told] == ["KeyboardInterrupt"] * 2, done.stderr[-4000:]
+    for _, seconds, left, cached in told:
+        assert seconds < SECONDS
+        assert (left, cached) == (0, 0)
 
 
 def test_another_session_sees_a_training_and_cancels_it(spark: SparkSession, database: str) -> None:

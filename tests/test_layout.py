@@ -31,6 +31,7 @@ FLOORS = {
     "encoding": 6,
     "formats": 6,
     "progress": 6,
+    "interrupts": 7,
     "code": 6,
     "options": 7,
     "quoting": 7,
