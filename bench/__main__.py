@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pyspark.sql import SparkSession
 
 import dlsql
-from bench import accuracy, convergence, groups, latency, prediction, training
+from bench import accuracy, convergence, groups, latency, memory, prediction, training
 from bench.tables import Row, show
 
 BENCHMARKS: dict[str, tuple[str, Callable[[SparkSession], list[Row]]]] = {
@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, tuple[str, Callable[[SparkSession], list[Row]]]] = {
     "convergence": ("Epochs to an accuracy by the number of workers", convergence.run),
     "prediction": ("Prediction on 2 cores, warm, medians of 7", prediction.run),
     "groups": ("A network for each of 1,000 groups of 1,000 rows: 64-32, 5 epochs, batches of 128", groups.run),
+    "memory": ("Memory, each in an application of its own with 1 GB of heap", memory.run),
     "latency": ("Latency, warm, medians", latency.run),
 }
 

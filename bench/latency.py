@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
 from pyhive import hive
 from pyspark.sql import SparkSession
 
+from bench.networks import WEIGHTS, imported
 from bench.tables import Row
 
 clock = time.perf_counter
@@ -59,9 +59,9 @@ def _first_predictions(spark: SparkSession) -> list[Row]:
     """The first query that a network answers, by its size, beside the reading of its file; the Python workers are there."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
-        _first(spark, _imported(spark, folder, 4))
+        _first(spark, imported(spark, folder, 4))
         for megabytes in (25, 500):
-            name = _imported(spark, folder, megabytes * 1_000_000 // (4 * _WIDTH))
+            name = imported(spark, folder, megabytes * 1_000_000 // (4 * WEIGHTS))
             file = Path(folder, f"{name}.onnx")
             began = clock()
             file.read_bytes()
@@ -69,27 +69,6 @@ def _first_predictions(spark: SparkSession) -> list[Row]:
             peer, beyond = f"{read:.2f} s to read it", f"+{first - read:.2f} s"
             found.append(Row(f"first prediction of a network of {megabytes} MB", f"{first:.2f} s", peer, beyond, "+1 s"))
     return found
-
-
-_WIDTH = 5000
-
-
-def _imported(spark: SparkSession, folder: str, rows: int) -> str:
-    """A model of 5,000 weights for each of so many rows."""
-    name, random = f"weights_{rows}", np.random.default_rng(0)
-    tensors = {"narrow": random.normal(size=(4, _WIDTH)).astype(np.float32), "wide": random.normal(size=(_WIDTH, rows)).astype(np.float32)}
-    nodes = [("MatMul", ["x", "narrow"], ["h"]), ("MatMul", ["h", "wide"], ["w"]), ("ReduceMax", ["w"], ["y"])]
-    graph = helper.make_graph(
-        [helper.make_node(*one, **({"axes": [1], "keepdims": 0} if one[0] == "ReduceMax" else {})) for one in nodes],
-        name,
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n"])],
-        [numpy_helper.from_array(value, key) for key, value in tensors.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    Path(folder, f"{name}.onnx").write_bytes(model.SerializeToString())
-    spark.sql(f"CREATE OR REPLACE MODEL {name} OPTIONS (model_path = '{folder}/{name}.onnx')").collect()
-    return name
 
 
 def _first(spark: SparkSession, model: str) -> float:
