@@ -1,5 +1,6 @@
 """What a query that has run left behind: the metrics of its plan, and files in the memory of its workers."""
 
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -45,3 +46,18 @@ def workers(spark: SparkSession) -> set[int]:
                 parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
     gateway: Any = spark.sparkContext._gateway
     return {pid for pid, parent in parents.items() if parents.get(parent) == gateway.proc.pid}
+
+
+def share(process: int, file: Path) -> int:
+    """The bytes of a file in a process's memory, where of a page that several have each counts its part (PSS)."""
+    entries = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path(f"/proc/{process}/smaps").read_text(), flags=re.MULTILINE)
+    return sum(_bytes(entry, "Pss") for entry in entries if entry.partition("\n")[0].endswith(f" {file}"))
+
+
+def private(process: int) -> int:
+    """The bytes in a process's memory that are no file's."""
+    return _bytes(Path(f"/proc/{process}/smaps_rollup").read_text(), "Anonymous")
+
+
+def _bytes(told: str, key: str) -> int:
+    return int(re.findall(rf"^{key}: +(\d+) kB", told, flags=re.MULTILINE)[0]) << 10

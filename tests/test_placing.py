@@ -1,13 +1,21 @@
 """A large network's tensors in a file that the workers of a host share."""
 
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from dlsql.formats.onnx import export, files
+from tests.seen import private, share
 from udfs.engines import load
 from udfs.placing import placed
 from udfs.spec import TENSORS, NetworkSpec
@@ -83,3 +91,54 @@ def test_a_folder_that_failed_half_way_leaves_nothing_and_the_next_worker_makes_
 
 def test_where_spark_encrypts_its_files_nothing_is_written() -> None:
     assert placed({TENSORS: Encrypted(b"secret")}, "abc", {}) is None
+
+
+_WORKERS = 4
+
+
+@contextmanager
+def holding(folder: Path, shape: tuple[int, ...]) -> Iterator[list[tuple[int, int]]]:
+    """Processes that hold the network of a folder: the id of each, and the bytes that it took for itself meanwhile."""
+    program = [sys.executable, str(Path(__file__).parent / "workers" / "holding.py"), str(folder), json.dumps(shape)]
+    with ExitStack() as stack:
+        started: list[Any] = [
+            stack.enter_context(subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+            for _ in range(_WORKERS)
+        ]
+        assert [one.stdout.readline() for one in started] == ["ready\n"] * _WORKERS
+        before = [private(one.pid) for one in started]
+        for one in started:
+            print(file=one.stdin, flush=True)
+        assert [one.stdout.readline() for one in started] == ["held\n"] * _WORKERS
+        yield [(one.pid, private(one.pid) - then) for one, then in zip(started, before, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("node", "row", "weights"),
+    [
+        (("MatMul", {}), (2000,), (2000, 2500)),
+        (("Gemm", {"transB": 1}), (2000,), (2500, 2000)),  # a layer of torch's
+        (("Conv", {}), (400, 7, 7), (500, 400, 5, 5)),
+    ],
+    ids=["MatMul", "Gemm", "Conv"],
+)
+def test_processes_have_the_tensors_of_a_large_network_once_between_them(
+    tmp_path: Path, node: tuple[str, dict[str, Any]], row: tuple[int, ...], weights: tuple[int, ...]
+) -> None:
+    """20 MB in four processes. What each takes for itself is a runtime's first megabytes, and no copy of the weights."""
+    kind, attributes = node
+    made = helper.make_graph(
+        [helper.make_node(kind, ["x", "W"], ["y"], **attributes)],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", *row])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.random.default_rng(0).normal(size=weights).astype(np.float32), "W")],
+    )
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    for name, content in files(model.SerializeToString()).items():
+        (tmp_path / name).write_bytes(content)
+    size = (tmp_path / TENSORS).stat().st_size
+    with holding(tmp_path, (1, *row)) as held:
+        together = sum(share(pid, tmp_path / TENSORS) for pid, _ in held)
+        assert 0.5 * size < together < 1.2 * size
+        assert max(grown for _, grown in held) < size / 2
