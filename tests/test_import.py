@@ -21,7 +21,7 @@ import dlsql
 from dlsql import inference
 from examples.datasets import model
 from tests.graphs import BOOL, DOUBLE, FLOAT, HALF, INT8, INT64, UINT8, UINT64, graph
-from tests.seen import mapping, scored, workers
+from tests.seen import mapping, scored, share, workers
 from udfs.spec import LARGE
 
 
@@ -294,6 +294,16 @@ def test_a_large_network_is_mapped_from_where_all_hosts_see_it(spark: SparkSessi
     spark.sql("DROP MODEL m")
     with pytest.raises(PythonException, match=r"\[DLSQL_SCORING\] The model's files are not in .* any more"):
         analysed.collect()
+
+
+def test_the_workers_of_a_host_have_a_large_network_once_between_them(spark: SparkSession, database: str, large: Path) -> None:
+    imported(spark, large)
+    file = Path(spark.sql("SHOW VERSIONS IN MODEL m").collect()[0]["uri"].removeprefix("file:"), "model.onnx.data")
+    spark.sql("SELECT sum(predict('m', array(1F, 2F, 3F, FLOAT(id)))) FROM range(0, 2000, 1, 2)").collect()  # two tasks at once
+    workers = mapping(file)
+    assert len(workers) == 2
+    together, size = sum(share(pid, file) for pid in workers), file.stat().st_size
+    assert 0.5 * size < together < 1.2 * size
 
 
 def test_a_large_network_in_another_file_system_is_read_from_there(spark: SparkSession, database: str, large: Path) -> None:
