@@ -56,7 +56,11 @@ def run(spark: SparkSession) -> list[Row]:
 
 
 def _first_predictions(spark: SparkSession) -> list[Row]:
-    """The first query that a network answers, by its size, beside the reading of its file; the Python workers are there."""
+    """The first query that a network answers, by its size, beside the reading of its file.
+
+    The session is no new one: its Python workers have scored another network, and the file was just written, so that it lies in memory.
+    What is measured is analysis, the network's way to the workers, and its load there.
+    """
     found = []
     with tempfile.TemporaryDirectory() as folder:
         _first(spark, imported(spark, folder, 4))
@@ -67,7 +71,8 @@ def _first_predictions(spark: SparkSession) -> list[Row]:
             file.read_bytes()
             read, first = clock() - began, _first(spark, name)
             peer, beyond = f"{read:.2f} s to read it", f"+{first - read:.2f} s"
-            found.append(Row(f"first prediction of a network of {megabytes} MB", f"{first:.2f} s", peer, beyond, "+1 s"))
+            what = f"first prediction of a network of {megabytes} MB, by workers that have scored another"
+            found.append(Row(what, f"{first:.2f} s", peer, beyond, "+1 s"))
     return found
 
 
