@@ -33,7 +33,7 @@ demo: java $(STAMP) ## train, register and run a network from SQL
 	@$(PY) examples/demo.py
 
 test: java $(STAMP) ## the tests, and the examples
-	$(PYTEST) --durations=15 -m "not cluster" tests
+	$(PYTEST) --durations=15 -m "not large" tests
 
 faults: java $(STAMP) ## trainings and predictions whose executors, drivers, hosts and disks fail; for a machine that does nothing else
 	$(PYTEST) --durations=15 tests/faults tests/test_large.py
@@ -42,7 +42,7 @@ check: $(STAMP) ## style, types, doctests and the tests that need no Spark
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
-	$(PYTEST) --doctest-modules -m "not (spark or slow or jdbc or cluster)" tests dlsql udfs
+	$(PYTEST) --doctest-modules -m "not (spark or slow or jdbc or large)" tests dlsql udfs
 
 bench: java $(STAMP) ## the benchmarks of the README
 	@$(PIP) -e '.[peers]'

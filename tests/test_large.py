@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.large, pytest.mark.timeout(900)]
 
 _SCRIPT = Path(__file__).resolve().parent / "workers" / "large.py"
 _CONF = {

@@ -20,8 +20,6 @@ Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]  # the places of some
 
-_AT_ONCE = 64 << 20  # bytes of tensors that go through a graph at once
-
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
@@ -181,7 +179,7 @@ def _outputs(model: _Loaded, given: list[_Column], rows: Rows) -> list[list[pa.A
     """Rows of the same shape -> what the graph gives for them, in pieces of any length."""
     graph = model.graph
     widths = [one.lengths[rows].max() * np.dtype(tensor.dtype).itemsize for tensor, one in zip(graph.inputs, given, strict=True)]
-    most = max(1, _AT_ONCE // max(int(sum(widths)), 1)) if graph.batch is None else graph.batch or 1
+    most = max(1, engines.AT_ONCE // max(int(sum(widths)), model.run.row_bytes, 1)) if graph.batch is None else graph.batch or 1
     pieces = []
     for at in range(0, len(rows), most):
         chunk = rows[at : at + most]

@@ -319,6 +319,8 @@ class Shared(Protocol):
 
 TENSORS = "model.onnx.data"
 """The file of a large graph's tensors, which the graph names as ONNX's external data."""
+ROW_BYTES = "dlsql.row_bytes"
+"""The key of a graph's metadata under which it says how many bytes the largest tensor has that a run makes of one row."""
 LARGE = 16 << 20
 """Bytes of a file from which on workers take it from a disk."""
 

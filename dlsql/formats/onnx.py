@@ -2,6 +2,7 @@
 
 import io
 import logging
+import math
 import tempfile
 import threading
 import warnings
@@ -13,12 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from onnx import load_from_string
+from onnx import ModelProto, TensorProto, TypeProto, load_from_string
 from onnx.external_data_helper import set_external_data
+from onnx.helper import set_model_props, tensor_dtype_to_np_dtype
+from onnx.shape_inference import InferenceError, infer_shapes
 from torch import nn
 
 from udfs.engines import load
-from udfs.spec import LARGE, TENSORS, NetworkSpec
+from udfs.spec import LARGE, ROW_BYTES, TENSORS, NetworkSpec
 from udfs.state import State
 from udfs.train import network
 
@@ -96,17 +99,36 @@ _PAGE = 1 << 12  # of memory, on whose bounds the tensors begin
 
 
 def files(graph: bytes) -> dict[str, bytes]:
-    """A graph as an artefact's files: one, or of a large graph its tensors apart, as ONNX's external data: processes can share these."""
-    if len(graph) < LARGE:
-        return {"model.onnx": graph}
+    """A graph as an artefact's files: one, or of a large graph its tensors apart, as ONNX's external data: processes can share these.
+
+    It says for the workers how many bytes a row takes on its way.
+    """
     model, tensors = load_from_string(graph), bytearray()
-    for tensor in model.graph.initializer:
+    for tensor in model.graph.initializer if len(graph) >= LARGE else ():
         if len(tensor.raw_data) >= _TENSOR:
             tensors += bytes(-len(tensors) % _PAGE)
             set_external_data(tensor, TENSORS, len(tensors), len(tensor.raw_data))
             tensors += tensor.raw_data
             tensor.ClearField("raw_data")
-    return {"model.onnx": model.SerializeToString(), TENSORS: bytes(tensors)}
+    said = {one.key: one.value for one in model.metadata_props}
+    set_model_props(model, {**said, ROW_BYTES: str(_row_bytes(model))})
+    return {"model.onnx": model.SerializeToString(), **({TENSORS: bytes(tensors)} if tensors else {})}
+
+
+def _row_bytes(model: ModelProto) -> int:
+    """Bytes of the largest tensor that a run makes of one row: attention makes one of tokens by tokens. Sizes that ONNX cannot infer count
+    as 1.
+    """
+    try:
+        made = infer_shapes(model).graph.value_info
+    except InferenceError:
+        return 0
+    return max((_bytes(one.type.tensor_type) for one in made if one.type.HasField("tensor_type")), default=0)
+
+
+def _bytes(kind: TypeProto.Tensor) -> int:
+    size = 1 if kind.elem_type in (TensorProto.UNDEFINED, TensorProto.STRING) else tensor_dtype_to_np_dtype(kind.elem_type).itemsize
+    return int(size * math.prod(max(one.dim_value, 1) for one in kind.shape.dim))
 
 
 @contextmanager

@@ -113,7 +113,6 @@ def test_a_full_disk_costs_checkpoints_and_no_training(two: Application) -> None
     assert two.files("checkpoints/*/*") == []
 
 
-@pytest.mark.cluster
 def test_executors_that_come_and_go_give_the_weights_of_those_that_stay(undisturbed: dict[str, str], tmp_path: Path) -> None:
     """Under dynamic allocation Spark runs no barrier stages: the driver merges, and to the same bits."""
     coming = {
@@ -131,7 +130,6 @@ def test_executors_that_come_and_go_give_the_weights_of_those_that_stay(undistur
     assert (told["error"], told["happened"], told["weights"]) == (None, ["kill_executor"], undisturbed[INSIDE])
 
 
-@pytest.mark.cluster
 def test_a_host_that_is_added_takes_part_and_one_that_hangs_is_done_without(undisturbed: dict[str, str], tmp_path: Path) -> None:
     """Spark starts a second copy of a task that hangs, on another host, where it is asked to speculate; not in barrier stages."""
     with cluster(tmp_path / "cluster") as hosts:
@@ -148,7 +146,6 @@ def test_a_host_that_is_added_takes_part_and_one_that_hangs_is_done_without(undi
             until(lambda: hosts.log.count(COPIED) > copied)
 
 
-@pytest.mark.cluster
 def test_where_spark_encrypts_its_files_blocks_travel_as_bytes_to_the_same_weights(undisturbed: dict[str, str], tmp_path: Path) -> None:
     with application(tmp_path, "local[2]", {"spark.io.encryption.enabled": "true"}) as running:
         told = running.train("encrypted", INSIDE, [])

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+AT_ONCE = 64 << 20  # bytes of a tensor that a run makes at most, of which several are there at once: rows go through a network in portions
+
 
 class Predictor(Protocol):
     """A loaded network."""
@@ -19,6 +21,11 @@ class Predictor(Protocol):
 
 class Runner(Protocol):
     """A loaded graph of any tensors."""
+
+    @property
+    def row_bytes(self) -> int:
+        """Of the largest tensor that it makes of a row; 0 where that is not known."""
+        ...
 
     def __call__(self, feed: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         """Tensors by their names, in the graph's order -> its outputs in theirs."""
