@@ -70,6 +70,7 @@ def test_a_cancelled_job_group_ends_the_training_and_frees_what_it_cached(spark:
     assert rounds() == 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_and_a_notebooks_stop_button_end_a_training_of_the_main_thread(tmp_path: Path) -> None:
     given = [str(tmp_path / "warehouse"), json.dumps(CONF), ENDLESS.format(workers=2)]
     program = [sys.executable, str(WORKERS / "stopped.py"), *given]

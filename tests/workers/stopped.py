@@ -16,8 +16,8 @@ began = []
 
 
 def stop():
-    while not any((row["round"] or 0) > 2 for row in other.sql("SHOW TRAININGS").collect()):
-        time.sleep(0.05)
+    while not any(row["round"] for row in other.sql("SHOW TRAININGS").collect()):
+        time.sleep(0.2)
     began.append(time.monotonic())
     os.kill(os.getpid(), signal.SIGINT)
 
