@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import TypeVar
 
-from pyspark import InheritableThread
+from pyspark import InheritableThread, SparkContext
 
 T = TypeVar("T")
 
@@ -35,7 +35,8 @@ def interruptible(action: Callable[[], T], cancel: Callable[[], object]) -> T:
         except BaseException as e:
             future.set_exception(e)
 
-    InheritableThread(target=work, daemon=True).start()
+    kind = threading.Thread if SparkContext._active_spark_context is None else InheritableThread  # a client of a server has no jobs here
+    kind(target=work, daemon=True).start()
     try:
         return future.result()
     except KeyboardInterrupt:

@@ -1,5 +1,6 @@
 """The batches of an epoch: every row once, in an order that follows from seed, epoch and worker, however the epoch is cut."""
 
+import resource
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -84,3 +85,15 @@ def test_blocks_are_let_go_once_their_rows_are_taken(tmp_path: Path) -> None:
     assert [count for _, count in seen] == [4, 3, 2, 1, 1]
     assert mapped() == 0
     assert sorted(row for batch, _ in seen for row in batch.label.int().tolist()) == list(range(40))
+
+
+def test_a_worker_maps_more_blocks_than_it_may_have_files_open(tmp_path: Path) -> None:
+    stored = tmp_path / "block"
+    stored.write_bytes(struct.pack("<8i", 2, 0, 3, 0, 12, 0, 12, 12) + np.arange(9, dtype=np.float32).tobytes())
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    try:
+        held = [opened(str(stored)) for _ in range(300)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert {bytes(one[3]) for one in held} == {np.arange(3, dtype=np.float32).tobytes()}

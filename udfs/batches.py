@@ -6,8 +6,8 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,15 +38,17 @@ class Batch:
 
 def opened(stored: str | bytes) -> Block:
     """A block that the JVM packed, see dlsql/jvm/Packing.java, from the path of its file, which is mapped into memory, or its bytes."""
-    if isinstance(stored, str):
-        with Path(stored).open("rb") as file:
-            content = memoryview(mmap(file.fileno(), 0, access=ACCESS_READ))
-    else:
-        content = memoryview(stored)
+    content = _mapped(stored) if isinstance(stored, str) else memoryview(stored)
     worker, held_out, rows, _, *sizes = struct.unpack_from("<8i", content)
     ends = [*accumulate(sizes, initial=struct.calcsize("<8i"))]
     dense, codes, label, weight = (content[begin:end] for begin, end in pairwise(ends))
     return worker, bool(held_out), rows, dense, codes, label, weight
+
+
+def _mapped(path: str) -> memoryview:
+    """A file's bytes. Python's mmap would keep a descriptor of it, and a worker may hold more blocks than it may have of these."""
+    storage: Any = torch.UntypedStorage.from_file(path, False, Path(path).stat().st_size)
+    return torch.empty(0, dtype=torch.uint8).set_(storage).numpy().data
 
 
 def batches(steps: LocalSteps, epoch: int, blocks: Iterable[Block], first: int, count: int) -> Iterator[tuple[int, int, Batch]]:
