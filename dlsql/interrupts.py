@@ -6,7 +6,7 @@ In the middle of an answer of the JVM a thread can ask it for nothing else, neit
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pyspark import InheritableThread, SparkContext
 
@@ -21,7 +21,7 @@ def interruptible(action: Callable[[], T], cancel: Callable[[], object]) -> T:
 
     Args:
         action: runs in another thread, with the local properties of this one's jobs.
-        cancel: ends the jobs of the action that run. It is called until the action is over: between two jobs there is nothing to cancel.
+        cancel: ends the jobs of the action that run, see `end`.
 
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed, and what ran has ended.
@@ -40,10 +40,15 @@ def interruptible(action: Callable[[], T], cancel: Callable[[], object]) -> T:
     try:
         return future.result()
     except KeyboardInterrupt:
-        while not future.done():
-            cancel()
-            wait([future], _SECONDS_BETWEEN_CANCELS)
+        end(future, cancel)
         raise
+
+
+def end(work: "Future[Any]", cancel: Callable[[], object]) -> None:
+    """Cancels the jobs of some work until it is over: between two jobs there is nothing to cancel."""
+    while not work.done():
+        cancel()
+        wait([work], _SECONDS_BETWEEN_CANCELS)
 
 
 def is_awaited() -> bool:

@@ -16,6 +16,7 @@ from pyspark.sql import SparkSession
 import dlsql
 from tests.clients import WORKERS
 from tests.conftest import CONF
+from tests.test_catalog import refusal
 
 ENDLESS = """CREATE MODEL endless OPTIONS (model_type = 'linear_regressor', num_workers = {workers}, batch_size = 8, max_iterations = 100000,
              early_stop = false) AS SELECT id AS x, id * 2D AS label FROM range(64)"""
@@ -95,7 +96,7 @@ def test_another_session_sees_a_training_and_cancels_it(spark: SparkSession, dat
     other = dlsql.attach(spark.newSession())
     cached = set(spark.sparkContext._jsc.getPersistentRDDs())
     refused = f"[DLSQL_TRAINING_NOT_FOUND] No training of `{database}.endless` is under way. SQLSTATE: 42704"
-    assert message(other, f"CANCEL TRAINING {database}.endless") == refused
+    assert refusal(other, f"CANCEL TRAINING {database}.endless") == refused
     thread = threading.Thread(target=run)
     thread.start()
     until(lambda: [row for row in other.sql("SHOW TRAININGS").collect() if row["round"]])
@@ -103,7 +104,7 @@ def test_another_session_sees_a_training_and_cancels_it(spark: SparkSession, dat
     assert (row["namespace"], row["model"], row["version"], row["model_type"]) == (database, "endless", 1, "linear_regressor")
     assert (row["epochs"], row["epoch"] > 0, row["train_loss"] >= 0, row["rows_per_second"] > 0) == (100_000, True, True, True)
     assert other.sql("SHOW TRAININGS IN default").collect() == []
-    assert message(other, f"CANCEL TRAINING {database}.endles") == (
+    assert refusal(other, f"CANCEL TRAINING {database}.endles") == (
         f"[DLSQL_TRAINING_NOT_FOUND] No training of `{database}.endles` is under way. Did you mean `{database}.endless`? SQLSTATE: 42704"
     )
     began = time.monotonic()
@@ -117,12 +118,6 @@ def test_another_session_sees_a_training_and_cancels_it(spark: SparkSession, dat
     assert set(spark.sparkContext._jsc.getPersistentRDDs()) == cached
     with pytest.raises(PySparkException, match="DLSQL_MODEL_NOT_FOUND"):  # nor a round
         spark.sql("SELECT * FROM ML_TRAINING_INFO('endless')")
-
-
-def message(spark: SparkSession, statement: str) -> str:
-    with pytest.raises(PySparkException) as raised:
-        spark.sql(statement)
-    return str(raised.value).strip().split("\n")[0]
 
 
 def test_two_trainings_at_once_keep_their_progress_apart(spark: SparkSession, database: str) -> None:

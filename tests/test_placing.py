@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from dlsql.formats.onnx import export, files
+from tests.graphs import FLOAT, graph
 from tests.seen import private, share
 from udfs.engines import load
 from udfs.placing import placed
@@ -126,15 +126,9 @@ def test_processes_have_the_tensors_of_a_large_network_once_between_them(
 ) -> None:
     """20 MB in four processes. What each takes for itself is a runtime's first megabytes, and no copy of the weights."""
     kind, attributes = node
-    made = helper.make_graph(
-        [helper.make_node(kind, ["x", "W"], ["y"], **attributes)],
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", *row])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(np.random.default_rng(0).normal(size=weights).astype(np.float32), "W")],
-    )
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    for name, content in files(model.SerializeToString()).items():
+    drawn = np.random.default_rng(0).normal(size=weights).astype(np.float32)
+    made = graph(tmp_path, [(kind, ["x", "W"], ["y"], attributes)], [("x", FLOAT, ["n", *row])], [("y", FLOAT, ["n", 2500])], W=drawn)
+    for name, content in files(made.read_bytes()).items():
         (tmp_path / name).write_bytes(content)
     size = (tmp_path / TENSORS).stat().st_size
     with holding(tmp_path, (1, *row)) as held:

@@ -5,54 +5,35 @@ from typing import Any
 
 from pyspark.sql import DataFrame
 
+from dlsql import statements
 from dlsql.commands import change, create, explain, show
 from dlsql.commands.client import Client
-from dlsql.statements import (
-    CancelTraining,
-    CreateModel,
-    DescribeModel,
-    DropModel,
-    ExplainCreateModel,
-    ExportModel,
-    RenameModel,
-    SetAlias,
-    SetComment,
-    SetDefaultVersion,
-    SetProperties,
-    ShowCreateModel,
-    ShowModels,
-    ShowTrainings,
-    ShowVersions,
-    Statement,
-    UnsetAlias,
-    Vacuum,
-)
 
 __all__ = ["Client", "run"]
 
 
-def run(client: Client, statement: Statement) -> DataFrame:
+def run(client: Client, statement: statements.Statement) -> DataFrame:
     """Runs a statement and gives its rows, which are on the driver already."""
     command: Callable[[Client, Any], DataFrame] = _COMMANDS[type(statement)]
     return command(client, statement)
 
 
 _COMMANDS: dict[type, Callable[[Client, Any], DataFrame]] = {
-    CreateModel: create.create,
-    ExplainCreateModel: explain.explain,
-    SetDefaultVersion: change.set_default,
-    SetAlias: change.set_alias,
-    UnsetAlias: change.unset_alias,
-    SetComment: change.set_comment,
-    SetProperties: change.set_properties,
-    RenameModel: change.rename,
-    DropModel: change.drop,
-    ShowModels: show.show_models,
-    ShowVersions: show.show_versions,
-    ShowCreateModel: show.show_create,
-    DescribeModel: show.describe,
-    ExportModel: change.export,
-    ShowTrainings: show.show_trainings,
-    CancelTraining: change.cancel_training,
-    Vacuum: change.vacuum,
+    statements.CreateModel: create.create,
+    statements.ExplainCreateModel: explain.explain,
+    statements.SetDefaultVersion: change.set_default,
+    statements.SetAlias: change.set_alias,
+    statements.UnsetAlias: change.unset_alias,
+    statements.SetComment: change.set_comment,
+    statements.SetProperties: change.set_properties,
+    statements.RenameModel: change.rename,
+    statements.DropModel: change.drop,
+    statements.ShowModels: show.show_models,
+    statements.ShowVersions: show.show_versions,
+    statements.ShowCreateModel: show.show_create,
+    statements.DescribeModel: show.describe,
+    statements.ExportModel: change.export,
+    statements.ShowTrainings: show.show_trainings,
+    statements.CancelTraining: change.cancel_training,
+    statements.Vacuum: change.vacuum,
 }

@@ -1,18 +1,18 @@
 """The trainings under way in this application, for who wants to see them, or to end one that nobody waits for any more."""
 
-import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 from pyspark import SparkContext
 
 from dlsql.errors import error
+from dlsql.interrupts import end
 from dlsql.model import RoundInfo
 from dlsql.statements import Name
-
-_SECONDS_BETWEEN_CANCELS = 0.2
 
 
 @dataclass(slots=True, eq=False)
@@ -28,7 +28,7 @@ class Running:
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     last: RoundInfo | None = None  # none has ended yet
     cancelled: bool = False
-    _over: threading.Event = field(default_factory=threading.Event)
+    _over: "Future[None]" = field(default_factory=Future)
 
     @contextmanager
     def cancellable(self, context: SparkContext) -> Iterator[None]:
@@ -49,11 +49,9 @@ class Running:
             raise error("DLSQL_CANCELLED", name=self.name)
 
     def cancel(self, context: SparkContext) -> None:
-        """Ends it, and returns when it is over. Between two of its jobs there is nothing that Spark could cancel."""
+        """Ends it, and returns when it is over."""
         self.cancelled = True
-        while not self._over.is_set():
-            context.cancelJobsWithTag(self._tag)
-            self._over.wait(_SECONDS_BETWEEN_CANCELS)
+        end(self._over, partial(context.cancelJobsWithTag, self._tag))
 
 
 _RUNNING: dict[str, Running] = {}
@@ -67,7 +65,7 @@ def under_way(one: Running) -> Iterator[Running]:
         yield one
     finally:
         del _RUNNING[one.run]
-        one._over.set()
+        one._over.set_result(None)
 
 
 def running() -> list[Running]:

@@ -20,7 +20,6 @@ def load(files: Mapping[str, bytes], threads: int, folder: Path | None = None) -
     """As `run`, of a graph whose inputs are among `dense` and `codes`; an input of no columns is left out of it."""
     session = _session(files, threads, folder)
     names = {given.name for given in session.get_inputs()}
-
     most = max(1, AT_ONCE // max(_row_bytes(session), 1))
 
     def predict(dense: npt.NDArray[np.float32], codes: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
