@@ -142,7 +142,7 @@ def train(spark: SparkSession, frame: DataFrame, model: str, columns: str, kind:
 
 
 def imported(spark: SparkSession, model: str, graph: bytes, file: str) -> None:
-    """A graph as another tool's model, whose columns travel as they are and whose answer is what the graph gives."""
+    """A graph as another tool's model, whose answer is what the graph gives."""
     Path(file).write_bytes(graph)
     spark.sql(f"CREATE OR REPLACE MODEL {model} OPTIONS (model_path = '{file}')").collect()
 

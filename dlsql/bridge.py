@@ -30,8 +30,9 @@ from dlsql.errors import DlsqlError, error
 _LOG = logging.getLogger("dlsql")
 # In an order in which each uses those before it.
 _SOURCES = (
-    "Lists", "Language", "Asked", "Encoder", "Inputs", "Wanted", "Encode", "Answers", "Answer", "PackColumns", "Blocks", "Predict",
-    "Unpacked", "Scoring", "ChunkSerializer", "Storage", "Packing", "Statistics", "Functions", "Metastore",
+    "Lists", "Language", "Asked", "Element", "Encoder", "Inputs", "Wanted", "Encode", "Answers", "Labels", "Tensors", "Answer",
+    "PackColumns", "Blocks", "Predict", "Unpacked", "Scoring", "ChunkSerializer", "Storage", "Packing", "Statistics", "Functions",
+    "Metastore",
 )  # fmt: skip
 
 _T = TypeVar("_T")
@@ -192,9 +193,13 @@ class Bridge:
         found: list[tuple[int, ...]] = [tuple(one) for one in json.loads(self._class("dlsql.Packing").counted(blocks._jrdd))]
         return found
 
-    def answers(self, told: str) -> Any:
-        """What reads a network's outputs in the JVM, see dlsql.encoding."""
-        return self._new("Answers", told)
+    def labels(self, told: str) -> Any:
+        """What reads the outputs of a network that was trained here, in the JVM, see dlsql.encoding."""
+        return self._new("Labels", told)
+
+    def tensors(self, told: str) -> Any:
+        """What reads those of an imported graph."""
+        return self._new("Tensors", told)
 
     def query(self, text: str, placeholder: str) -> Any:
         """An answer to "table": a query over a stand-in relation."""

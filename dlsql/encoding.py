@@ -1,4 +1,4 @@
-"""Learned preprocessing and classes as the JVM's Encoder and Answers are told of them."""
+"""Learned preprocessing and classes, and the tensors of imported graphs, as the JVM's Encoder, Labels and Tensors are told of them."""
 
 import base64
 import json
@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from udfs import preprocess, rows
-from udfs.spec import Feature, Preprocess
+from udfs import graphs, preprocess, rows
+from udfs.spec import Feature, Graph, Preprocess, Tensor
 
 
 def told(
@@ -49,13 +49,32 @@ def _part(feature: Feature) -> dict[str, Any]:
     return part | ({"periods": preprocess.periods(feature)} if feature.kind == "time" else {})
 
 
-def answers(learned: Preprocess) -> str:
-    """What makes the Answers of a network's outputs: of each label its classes, or the number's mean and scale."""
-    labels = [
+def labels(learned: Preprocess) -> str:
+    """What makes the Labels of a network's outputs: of each label its classes, or the number's mean and scale."""
+    told = [
         {"mean": one.mean, "scale": one.scale} if one.classes is None else {"classes": texts(one.classes), "type": one.type}
         for one in learned.labels
     ]
-    return json.dumps(labels, ensure_ascii=False)
+    return json.dumps(told, ensure_ascii=False)
+
+
+def tensors_in(graph: Graph, *, strict: bool) -> str:
+    """What makes an Encoder of rows of a graph's tensors, see `udfs.rows.tensor_type`."""
+    row = rows.tensor_type(graph)
+    assert row.fields is not None
+    parts = [_tensor(tensor) | {"at": at} for tensor, (_, at, *_) in zip(graph.inputs, row.fields.values(), strict=True)]
+    return json.dumps({"bytes": row.itemsize, "strict": strict, "parts": parts}, ensure_ascii=False)
+
+
+def _tensor(tensor: Tensor) -> dict[str, Any]:
+    said = {"name": tensor.name, "kind": "tensor", "dtype": tensor.dtype, "size": tensor.fixed, "shown": tensor.shown}
+    return said | {"limits": "" if tensor.dtype == "bool" else graphs.limits(tensor)}
+
+
+def tensors_out(graph: Graph, *, strict: bool) -> str:
+    """What makes the Tensors that read what a graph gives, see `udfs.graphs.predict_tensors`."""
+    outputs = [{"dtype": graphs.given_type(one), "depth": 0 if one.is_scalar else len(one.shape)} for one in graph.outputs]
+    return json.dumps({"marked": not strict, "outputs": outputs})
 
 
 def texts(classes: pa.Array) -> list[str]:

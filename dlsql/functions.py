@@ -18,7 +18,7 @@ from dlsql.model import IMPORTED, Argument, Field, Signature, Version, alike, ma
 from dlsql.quoting import identifier, literal
 from dlsql.terms import parse_name
 from udfs.rows import row_type
-from udfs.spec import Preprocess
+from udfs.spec import Graph, Preprocess
 
 # function -> (what it shows of the answer for a classification and for several labels, for a regression, whether a row that cannot be
 # scored fails)
@@ -47,7 +47,7 @@ class Bindings:
         self._bridge = bridge
         self._bundles: dict[str, Any] = {}
         self._udfs: dict[Any, UserDefinedFunction] = {}
-        self._packed: dict[Any, Packed] = {}
+        self._packed: dict[Any, Packed | None] = {}
 
     def udf(self, catalog: Catalog, version: Version, *, strict: bool = True, whole: bool = True) -> UserDefinedFunction:
         """The function that scores rows with a version, see `inference.scoring_udf`."""
@@ -60,16 +60,29 @@ class Bindings:
             )
         return self._udfs[key]
 
-    def packed(self, catalog: Catalog, version: Version, *, strict: bool) -> "Packed":
-        """The function that scores packed rows with a version, and what packs them and reads its outputs."""
+    def packed(self, catalog: Catalog, version: Version, *, strict: bool) -> Packed | None:
+        """The function that scores packed rows with a version, and what packs them and reads its outputs; None if they are not."""
         key = (version.uri, strict)
         if key not in self._packed:
-            bundle = self._bundle(catalog, version)
-            learned = _learned(catalog, version)
-            udf = inference.packed_udf(self._bridge.context, bundle, version.sha256, engine=version.engine, strict=strict)
-            encoder = self._bridge.encoder(encoding.told(learned, row_type(learned), strict=strict, alone=True))
-            self._packed[key] = Packed(udf, encoder, self._bridge.answers(encoding.answers(learned)))
+            self._packed[key] = self._pack(catalog, version, strict)
         return self._packed[key]
+
+    def _pack(self, catalog: Catalog, version: Version, strict: bool) -> Packed | None:
+        if version.engine == inference.GROUPS:
+            return None
+        if version.task == IMPORTED:
+            graph = Graph.from_json(catalog.files.read(f"{version.uri}/graph.json").decode())
+            if not graph.is_even:
+                return None
+            encoder = encoding.tensors_in(graph, strict=strict)
+            answers = self._bridge.tensors(encoding.tensors_out(graph, strict=strict))
+        else:
+            learned = _learned(catalog, version)
+            encoder = encoding.told(learned, row_type(learned), strict=strict, alone=True)
+            answers = self._bridge.labels(encoding.labels(learned))
+        bundle = self._bundle(catalog, version)
+        udf = inference.packed_udf(self._bridge.context, bundle, version.sha256, engine=version.engine, strict=strict)
+        return Packed(udf, self._bridge.encoder(encoder), answers)
 
     def _bundle(self, catalog: Catalog, version: Version) -> Any:
         if version.uri not in self._bundles:
@@ -122,14 +135,14 @@ def bind(bindings: Bindings, bridge: Bridge, catalog: Catalog, question: Mapping
         {"place": place, "cast": cast(arguments[place].type, wanted.type)} for place, wanted in zip(places, signature.inputs, strict=True)
     ]
     strict, told = ANSWERS[function][2], f"{version.name}, {version.engine}"
-    if version.engine == inference.GROUPS or signature.task == IMPORTED:
-        plan = {"strict": strict, "inputs": inputs, "answer": part, "type": signature.raw_type, "packed": False, "told": told}
-        _check_follows(question, plan, version)
-        return bridge.bound(bindings.udf(catalog, version, strict=strict), plan)
+    plan = {"strict": strict, "inputs": inputs, "answer": part, "type": signature.raw_type, "packed": False, "told": told}
     packed = bindings.packed(catalog, version, strict=strict)
-    shown, kind = _shown(signature, part)
-    plan = {"strict": strict, "inputs": inputs, "answer": shown, "type": kind, "packed": True, "told": told}
+    if packed is not None:
+        shown, kind = _shown(signature, part)
+        plan |= {"answer": shown, "type": kind, "packed": True}
     _check_follows(question, plan, version)
+    if packed is None:
+        return bridge.bound(bindings.udf(catalog, version, strict=strict), plan)
     return bridge.bound(packed.udf, plan, packed.encoder, packed.answers)
 
 
@@ -145,7 +158,7 @@ def _check_follows(question: Mapping[str, Any], plan: Mapping[str, Any], version
 
 
 def _shown(signature: Signature, part: str) -> tuple[str, str]:
-    """What the JVM's Answers is asked for, and its Spark type."""
+    """What the JVM's Answers are asked for, and its Spark type."""
     label = signature.answer_type
     if signature.task == "regression" and not signature.others:
         return {"whole": ("label", label), "value": ("whole", "struct<value:double>")}[part]

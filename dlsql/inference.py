@@ -14,7 +14,7 @@ from pyspark.sql.udf import UserDefinedFunction
 from dlsql.bridge import Files, scalar_arrow_udf, shared_file
 from dlsql.errors import error
 from dlsql.model import IMPORTED, Signature
-from udfs.graphs import predict_graph, predict_output
+from udfs.graphs import predict_graph, predict_output, predict_tensors
 from udfs.predict import predict, predict_label, predict_rows
 from udfs.score import predict_groups
 from udfs.spec import LARGE, TENSORS, Bundle, Scoring, ValueScoring
@@ -126,7 +126,8 @@ def scoring_udf(
 def packed_udf(context: SparkContext, bundle: Bundle, sha256: str, *, engine: str, strict: bool) -> UserDefinedFunction:
     """The worker's function over rows that the JVM packed, one or a block of them a value. It gives the network's outputs for these."""
     scoring = Scoring(sha256, bundle, engine, None, _threads(context), strict)
-    return scalar_arrow_udf(partial(predict_rows, scoring), spark_type("binary"), "predict" if strict else "try_predict")
+    function = predict_rows if engine == "onnx" else predict_tensors
+    return scalar_arrow_udf(partial(function, scoring), spark_type("binary"), "predict" if strict else "try_predict")
 
 
 def _threads(context: SparkContext) -> int:

@@ -75,15 +75,22 @@ def plain(value: Any) -> Any:
     return [plain(one) for one in value] if isinstance(value, list) else int(value) if isinstance(value, Decimal) else value
 
 
-def test_a_row_that_is_not_scored_may_hold_any_number(tmp_path: Path) -> None:
-    """It is in another branch of CASE, or NULL in another column, or holds a NULL."""
+def test_a_row_that_is_not_asked_for_may_hold_any_number(tmp_path: Path) -> None:
+    """It is in another branch of CASE, or NULL itself. Beside a NULL, what does not fit is wrong as elsewhere."""
     nodes = [("Add", ["a", "b"], ["y"])]
     file = graph(tmp_path, nodes, [("a", UINT8, ["n", 2]), ("b", UINT8, ["n", 2])], [("y", UINT8, ["n", 2])])
     kind = pa.list_(pa.int16())
-    a = pa.array([[300, 0], [300, 0], [300, None], [1, 2]], kind)
-    first = pa.StructArray.from_arrays([pa.array([False, True, True, True]), a], names=["wanted", "column"])
-    b = pa.array([[0, 0], None, [0, 0], [3, 4]], kind)
-    assert predict_output(scoring(file), first, b).to_pylist() == [None, None, None, [4, 6]]
+    b = pa.array([[0, 0], [1, 2], [3, None], [3, 4]], kind)
+
+    def score(a: list[Any], strict: bool = True) -> list[Any]:
+        first = pa.StructArray.from_arrays([pa.array([False, True, True, True]), pa.array(a, kind)], names=["wanted", "column"])
+        return list(predict_output(scoring(file, strict=strict), first, b).to_pylist())
+
+    assert score([[300, 0], None, [1, 2], [1, 2]]) == [None, None, None, [4, 6]]
+    for wrong in ([300, 0], [300, None], [1], [None]):
+        with pytest.raises(ScoringError, match="holds"):
+            score([[1, 2], [1, 2], wrong, [1, 2]])
+        assert score([[1, 2], [1, 2], wrong, [1, 2]], strict=False) == [None, [2, 4], None, [4, 6]]
 
 
 def test_a_double_beyond_float_is_infinite_as_in_casts_of_spark(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
-"""One batch of an imported network: the columns of the batch -> the tensors that its graph takes -> columns of what it gives."""
+"""One batch of an imported network: packed rows or columns -> the tensors that its graph takes -> what it gives for them."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from udfs import engines, tensors
+from udfs import engines, rows, tensors
 from udfs.errors import ScoringError, first_line
 from udfs.placing import held, placed_files
 from udfs.spec import Graph, Scoring, Tensor
@@ -18,7 +18,8 @@ from udfs.worker import ROOM, Kept, settle
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
-Rows = npt.NDArray[np.int64]  # the places of some
+Places = npt.NDArray[np.int64]  # of rows
+Take = Callable[[Places], Mapping[str, Array]]  # the graph's tensors for these rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +39,62 @@ class _Column:
     absent: Mask  # NULL, or with a NULL in it
     misfit: Mask  # of a number of elements that the tensor cannot have, or with a number that its type cannot hold
     given: pa.Array | None  # `values` as they came; None for bytes
-    outside: Rows  # the places in `values` of what the tensor's type cannot hold
+    outside: Places  # the places in `values` of what the tensor's type cannot hold
 
 
 _LOADED = Kept[_Loaded](ROOM, lambda one: one.bytes, least=8)
+
+
+def predict_tensors(scoring: Scoring, packed: pa.Array) -> pa.Array:
+    """Scores rows that the JVM packed, with a graph whose rows are all of one size.
+
+    Args:
+        scoring: the model, and how to score.
+        packed: BINARY, each value any number of rows one after the other, see `udfs.rows.tensor_type`.
+
+    Returns:
+        BINARY: for each value what the graph gives for its rows: of a tensor that is more than a value its sizes, int32, then its elements.
+        Unless scoring is strict a row begins with a byte, which is 0 where the engine fails on it. NULL where the value is.
+
+    Raises:
+        ScoringError: scoring is strict, and the engine fails on a row; the graph does not keep rows apart.
+    """
+    model = _load(scoring)
+    graph = model.graph
+    kind = rows.tensor_type(graph)
+    taken = rows.records(packed, kind)
+    most = _portion(model, kind.itemsize)
+
+    def take(places: Places) -> dict[str, Array]:
+        consecutive = len(places) > 0 and int(places[-1]) - int(places[0]) == len(places) - 1
+        some = taken[int(places[0]) : int(places[-1]) + 1] if consecutive else taken[places]
+        return {
+            tensor.tensor: np.require(some[str(place)], requirements=("C", "A")).reshape(len(places), *tensor.shape)
+            for place, tensor in enumerate(graph.inputs)
+        }
+
+    parts: list[tuple[Places, npt.NDArray[np.uint8]]] = []
+    for at in range(0, len(taken), most):
+        for places, found in _answers(model, take, np.arange(at, min(at + most, len(taken))), scoring.strict):
+            parts.append((places, _bytes(graph, found, len(places), scoring.strict)))
+    width = max((one.shape[1] for _, one in parts), default=0)
+    if len(parts) == 1 and len(parts[0][0]) == len(taken):
+        return rows.results(packed, kind, parts[0][1])
+    outputs = np.zeros((len(taken), width), np.uint8)
+    for places, one in parts:
+        outputs[places, : one.shape[1]] = one
+    return rows.results(packed, kind, outputs)
+
+
+def _bytes(graph: Graph, found: list[Array], count: int, strict: bool) -> npt.NDArray[np.uint8]:
+    """What the graph gives for some rows, as the bytes of each [rows, n]."""
+    parts = [] if strict else [np.ones((count, 1), np.uint8)]
+    for tensor, array in zip(graph.outputs, found, strict=True):
+        if not tensor.is_scalar:
+            parts.append(np.tile(np.array(array.shape[1:], "<i4").view(np.uint8), (count, 1)))
+        wide = _widened(array).reshape(count, -1)
+        parts.append(np.ascontiguousarray(wide, wide.dtype.newbyteorder("<")).view(np.uint8).reshape(count, -1))
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
 def predict_graph(scoring: Scoring, *columns: pa.Array) -> pa.Array:
@@ -60,22 +113,25 @@ def predict_graph(scoring: Scoring, *columns: pa.Array) -> pa.Array:
     """
     model = _load(scoring)
     graph = model.graph
-    scored, named = tensors.wanted(columns)
+    asked, named = tensors.wanted(columns)
     if len(named) != len(graph.inputs):
         raise ScoringError(f"Got {len(named)} columns; the model takes {', '.join(one.name for one in graph.inputs)}.")
     given = [_column(tensor, column) for tensor, column in zip(graph.inputs, named, strict=True)]
-    for one in given:
-        scored &= ~one.absent
+    scored = asked.copy()
     for tensor, one in zip(graph.inputs, given, strict=True):
-        if scoring.strict and (one.misfit & scored).any():
-            raise ScoringError(_problem(tensor, one, int(np.argmax(one.misfit & scored))))
-        scored &= ~one.misfit
+        if scoring.strict and (one.misfit & asked).any():
+            raise ScoringError(_problem(tensor, one, int(np.argmax(one.misfit & asked))))
+        scored &= ~one.misfit & ~one.absent
     places, pieces, count = np.full(len(scored), -1), [pa.nulls(0, _type(graph))], 0
     for alike in _alike(graph, given, np.flatnonzero(scored)):
-        for rows, answers in _answers(model, given, alike, scoring.strict):
-            pieces.append(answers)
-            places[rows] = count + np.arange(len(rows))
-            count += len(rows)
+        widest = sum(one.lengths[alike].max() * np.dtype(tensor.dtype).itemsize for tensor, one in zip(graph.inputs, given, strict=True))
+        most = _portion(model, int(widest))
+        for at in range(0, len(alike), most):
+            for some, answers in _answers(model, lambda some: _fed(graph, given, some), alike[at : at + most], scoring.strict):
+                nested = [_arrow(tensor, array) for tensor, array in zip(graph.outputs, answers, strict=True)]
+                pieces.append(pa.StructArray.from_arrays(nested, fields=list(_type(graph))))
+                places[some] = count + np.arange(len(some))
+                count += len(some)
     return pa.concat_arrays(pieces).take(pa.array(places, mask=places < 0))
 
 
@@ -97,6 +153,7 @@ def _load(scoring: Scoring) -> _Loaded:
 
 def _column(tensor: Tensor, column: pa.Array) -> _Column:
     absent: Mask = np.asarray(pc.is_null(column), dtype=bool)
+    there = ~absent
     given, outside = None, np.zeros(0, np.int64)
     if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
         lengths, values = _binary(np.dtype(tensor.dtype), column, absent)
@@ -116,7 +173,7 @@ def _column(tensor: Tensor, column: pa.Array) -> _Column:
     else:
         misfit = lengths != tensor.fixed
     misfit[_row(ends, outside)] = True
-    return _Column(values, ends - taken, lengths, absent, misfit & ~absent, given, outside)
+    return _Column(values, ends - taken, lengths, absent, misfit & there, given, outside)
 
 
 def _binary(kind: np.dtype[Any], column: pa.Array, absent: Mask) -> tuple[npt.NDArray[np.int64], Array]:
@@ -128,7 +185,7 @@ def _binary(kind: np.dtype[Any], column: pa.Array, absent: Mask) -> tuple[npt.ND
     return np.where(whole, sizes // kind.itemsize, -1), content.astype(bool) if kind == np.bool_ else content.copy().view(kind)
 
 
-def _row(ends: npt.NDArray[np.int64], places: Rows) -> Rows:
+def _row(ends: npt.NDArray[np.int64], places: Places) -> Places:
     """In which rows these elements are, of all rows' one after the other."""
     return np.searchsorted(ends, places, side="right")
 
@@ -139,14 +196,18 @@ def _problem(tensor: Tensor, one: _Column, row: int) -> str:
     first = int(np.searchsorted(one.outside, start))
     if one.given is None or first == len(one.outside) or one.outside[first] >= start + length:
         return f"`{tensor.name}` holds {length} elements a row; the model takes {tensor.shown}."
+    return f"`{tensor.name}` holds {one.given[int(one.outside[first])].as_py()}; the model takes {limits(tensor)}."
+
+
+def limits(tensor: Tensor) -> str:
+    """For messages: which numbers a tensor holds."""
     kind = np.dtype(tensor.dtype)
-    limits = np.finfo(kind) if kind.kind == "f" else np.iinfo(kind)
-    found = one.given[int(one.outside[first])].as_py()
-    return f"`{tensor.name}` holds {found}; the model takes {kind}, from {limits.min} to {limits.max}."
+    ends = np.finfo(kind) if kind.kind == "f" else np.iinfo(kind)
+    return f"{kind}, from {ends.min} to {ends.max}"
 
 
-def _alike(graph: Graph, given: list[_Column], rows: Rows) -> Iterator[Rows]:
-    """Rows whose tensors have the same shape: those of other lengths never meet, unless they may be padded."""
+def _alike(graph: Graph, given: list[_Column], rows: Places) -> Iterator[Places]:
+    """Places whose tensors have the same shape: those of other lengths never meet, unless they may be padded."""
     free = [one.lengths[rows] for tensor, one in zip(graph.inputs, given, strict=True) if tensor.is_open and tensor.pad is None]
     if not len(rows):
         return
@@ -162,41 +223,58 @@ class _Failed(ScoringError):
     """The engine fails on these rows."""
 
 
-def _answers(model: _Loaded, given: list[_Column], rows: Rows, strict: bool) -> Iterator[tuple[Rows, pa.Array]]:
-    """Rows of the same shape with their answers; unless scoring is strict without those that the engine fails on, which it looks for."""
+def _portion(model: _Loaded, row: int) -> int:
+    """How many rows of so many bytes go through the graph at once."""
+    return max(1, engines.AT_ONCE // max(row, model.run.row_bytes, 1)) if model.graph.batch is None else model.graph.batch or 1
+
+
+def _answers(model: _Loaded, take: Take, places: Places, strict: bool) -> Iterator[tuple[Places, list[Array]]]:
+    """Rows with what the graph gives for them; unless scoring is strict without those that the engine fails on, which it looks for."""
     try:
-        answers = _struct(model.graph, _outputs(model, given, rows))
+        answers = _outputs(model, take, places)
     except _Failed:
         if strict:
             raise
-        for half in np.array_split(rows, 2) if len(rows) > 1 else ():
-            yield from _answers(model, given, half, strict)
+        for half in np.array_split(places, 2) if len(places) > 1 else ():
+            yield from _answers(model, take, half, strict)
     else:
-        yield rows, answers
+        yield places, answers
 
 
-def _outputs(model: _Loaded, given: list[_Column], rows: Rows) -> list[list[pa.Array]]:
-    """Rows of the same shape -> what the graph gives for them, in pieces of any length."""
+def _outputs(model: _Loaded, take: Take, places: Places) -> list[Array]:
+    """What the graph gives for as many rows as it takes at once, each tensor [rows, *sizes]."""
     graph = model.graph
-    widths = [one.lengths[rows].max() * np.dtype(tensor.dtype).itemsize for tensor, one in zip(graph.inputs, given, strict=True)]
-    most = max(1, engines.AT_ONCE // max(int(sum(widths)), model.run.row_bytes, 1)) if graph.batch is None else graph.batch or 1
-    pieces = []
-    for at in range(0, len(rows), most):
-        chunk = rows[at : at + most]
-        # A graph of a fixed number of rows is given its last one again and again.
-        full = chunk if not graph.batch else np.concatenate([chunk, np.repeat(chunk[-1:], graph.batch - len(chunk))])
-        feed = {tensor.tensor: _tensor(tensor, one, full) for tensor, one in zip(graph.inputs, given, strict=True)}
-        for tensor, of in graph.lengths:
-            place = next(i for i, one in enumerate(graph.inputs) if one.tensor == of)
-            feed[tensor] = _told(graph, graph.inputs[place], given[place].lengths[full])
-        feed = {tensor: feed[tensor] for tensor in graph.order}
-        if graph.batch == 0:
-            feed = {name: np.asarray(array[0]) for name, array in feed.items()}
-        found = _run(model, feed)
-        if graph.batch == 0:
-            found = [array[None] for array in found]
-        pieces.append([_arrow(tensor, array, len(chunk), len(full)) for tensor, array in zip(graph.outputs, found, strict=True)])
-    return pieces
+    # A graph of a fixed number of rows is given its last one again and again.
+    full = places if not graph.batch else np.concatenate([places, np.repeat(places[-1:], graph.batch - len(places))])
+    given = take(full)
+    feed = {tensor: given[tensor] for tensor in graph.order}
+    if graph.batch == 0:
+        feed = {name: np.asarray(array[0]) for name, array in feed.items()}
+    found = _run(model, feed)
+    if graph.batch == 0:
+        found = [array[None] for array in found]
+    return [_apart(tensor, array, len(full))[: len(places)] for tensor, array in zip(graph.outputs, found, strict=True)]
+
+
+def _apart(tensor: Tensor, array: Array, rows: int) -> Array:
+    """What the graph gives, by rows."""
+    array = np.asarray(array)
+    if array.ndim == 0 or len(array) != rows:
+        raise ScoringError(f"The model gives `{tensor.name}` {[*array.shape]} for {rows} rows: it does not keep rows apart.")
+    if tensor.is_scalar:
+        return array.reshape(rows)
+    if array.ndim - 1 != len(tensor.shape):
+        raise ScoringError(f"The model gives `{tensor.name}` {[*array.shape]}; it said {tensor.shown} a row.")
+    return array
+
+
+def _fed(graph: Graph, given: list[_Column], places: Places) -> dict[str, Array]:
+    """The columns' rows, of the same shape, as the graph's tensors."""
+    feed = {tensor.tensor: _tensor(tensor, one, places) for tensor, one in zip(graph.inputs, given, strict=True)}
+    for tensor, of in graph.lengths:
+        place = next(i for i, one in enumerate(graph.inputs) if one.tensor == of)
+        feed[tensor] = _told(graph, graph.inputs[place], given[place].lengths[places])
+    return feed
 
 
 def _told(graph: Graph, tensor: Tensor, lengths: npt.NDArray[np.int64]) -> Array:
@@ -216,7 +294,7 @@ def _run(model: _Loaded, feed: Mapping[str, Array]) -> list[Array]:
         raise _Failed(f"The model fails on {shapes}: {first_line(e)}") from e
 
 
-def _tensor(tensor: Tensor, one: _Column, rows: Rows) -> Array:
+def _tensor(tensor: Tensor, one: _Column, rows: Places) -> Array:
     """The rows of a column as a tensor [rows, *shape]; what is short is padded."""
     lengths, starts = one.lengths[rows], one.starts[rows]
     longest = int(lengths.max())
@@ -235,17 +313,18 @@ _WIDER = {"float16": "float32", "uint8": "int16", "uint16": "int32", "uint32": "
 _UINT64 = pa.decimal128(20, 0)  # the narrowest type of Spark that holds all of it
 
 
-def _arrow(tensor: Tensor, array: Array, rows: int, given: int) -> pa.Array:
-    """What the graph gives for its rows, `given` of them -> a column of the first ones, nested as deep as the tensor is."""
-    array = np.asarray(array)
-    if array.ndim == 0 or len(array) != given:
-        raise ScoringError(f"The model gives `{tensor.name}` {[*array.shape]} for {given} rows: it does not keep rows apart.")
-    array = np.ascontiguousarray(array[:rows])
-    if tensor.is_scalar:
-        array = array.reshape(rows)
-    elif array.ndim - 1 != len(tensor.shape):
-        raise ScoringError(f"The model gives `{tensor.name}` {[*array.shape]}; it said {tensor.shown} a row.")
-    flat = pa.array(array.reshape(-1).astype(_WIDER.get(str(array.dtype), array.dtype), copy=False))
+def given_type(tensor: Tensor) -> str:
+    """The type in which its numbers leave the worker: the next one that Spark has, but for uint64, which is a decimal there."""
+    return _WIDER.get(tensor.dtype, tensor.dtype)
+
+
+def _widened(array: Array) -> Array:
+    return array.astype(_WIDER.get(str(array.dtype), array.dtype), copy=False)
+
+
+def _arrow(tensor: Tensor, array: Array) -> pa.Array:
+    """What the graph gives for its rows -> a column, nested as deep as the tensor is."""
+    flat = pa.array(_widened(np.ascontiguousarray(array).reshape(-1)))
     for size in array.shape[:0:-1]:
         offsets = np.arange(0, len(flat) + 1, size, dtype=np.int32) if size else np.zeros(math.prod(array.shape[:-1]) + 1, np.int32)
         flat = pa.ListArray.from_arrays(pa.array(offsets), flat)
@@ -253,7 +332,7 @@ def _arrow(tensor: Tensor, array: Array, rows: int, given: int) -> pa.Array:
 
 
 def _kind(tensor: Tensor) -> pa.DataType:
-    kind = _UINT64 if tensor.dtype == "uint64" else pa.from_numpy_dtype(np.dtype(_WIDER.get(tensor.dtype, tensor.dtype)))
+    kind = _UINT64 if tensor.dtype == "uint64" else pa.from_numpy_dtype(np.dtype(given_type(tensor)))
     for _ in () if tensor.is_scalar else tensor.shape:
         kind = pa.list_(kind)
     return kind
@@ -261,8 +340,3 @@ def _kind(tensor: Tensor) -> pa.DataType:
 
 def _type(graph: Graph) -> pa.DataType:
     return pa.struct([(one.name, _kind(one)) for one in graph.outputs])
-
-
-def _struct(graph: Graph, pieces: list[list[pa.Array]]) -> pa.Array:
-    columns = [pa.concat_arrays(parts) for parts in zip(*pieces, strict=True)]
-    return pa.StructArray.from_arrays(columns, fields=list(_type(graph)))

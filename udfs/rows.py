@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from udfs import preprocess
-from udfs.spec import Preprocess
+from udfs.spec import Graph, Preprocess
 
 Records = npt.NDArray[np.void]
 """Rows by their parts: `dense` float32 [rows, numbers], `codes` int32 [rows, categories], and what else a packing adds."""
@@ -26,6 +26,18 @@ def row_type(learned: Preprocess, extra: Mapping[str, str] | None = None) -> np.
     numbers = preprocess.dense_width(learned.features)
     codes = sum(feature.kind == "category" for feature in learned.features)
     parts: list[Any] = [*(extra or {}).items(), ("dense", "<f4", (numbers,)), ("codes", "<i4", (codes,))]
+    return np.dtype(parts)
+
+
+def tensor_type(graph: Graph) -> np.dtype[np.void]:
+    """What a row of a graph's tensors holds, of which each has one size: their elements [n], by the tensors' places.
+
+    >>> from udfs.spec import Tensor
+    >>> x, t = Tensor("x", "x", "float32", (2, 3)), Tensor("t", "t", "bool", ())
+    >>> tensor_type(Graph((x, t), (), ("t", "x"), None))
+    dtype([('0', '<f4', (6,)), ('1', '?', (1,))])
+    """
+    parts: list[Any] = [(str(place), np.dtype(one.dtype).newbyteorder("<"), (one.fixed,)) for place, one in enumerate(graph.inputs)]
     return np.dtype(parts)
 
 

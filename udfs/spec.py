@@ -296,6 +296,11 @@ class Graph:
     lengths: tuple[tuple[str, str], ...] = ()  # tensors that are told how long the rows of another one are
     lengths_dtype: str = "int64"
 
+    @property
+    def is_even(self) -> bool:
+        """Whether all rows are of one size."""
+        return not self.lengths and not any(one.is_open for one in self.inputs)
+
     def to_json(self) -> str:
         """The form in the model store."""
         return json.dumps(dataclasses.asdict(self), ensure_ascii=False)

@@ -91,11 +91,17 @@ public class Answer extends Expression implements java.io.Serializable {
     ExprCode given = outputs.genCode(ctx);
     String object = ctx.addReferenceObj("answers", answers, "dlsql.Answers");
     String java = CodeGenerator.javaType(type), boxed = CodeGenerator.boxedType(type);
+    boolean isNumber = part.equals("label") && answers.isNumber();
+    String answer = ctx.freshName("answer");
     String code = given.code().toString() + "\n"
         + "boolean " + ev.isNull() + " = " + given.isNull() + ";\n"
         + java + " " + ev.value() + " = " + CodeGenerator.defaultValue(type, false) + ";\n"
-        + "if (!" + ev.isNull() + ") " + ev.value() + " = "
-        + (part.equals("label") && answers.isNumber() ? object + ".number(" : "(" + boxed + ") " + object + "." + part + "(") + given.value() + ");\n";
+        + "if (!" + ev.isNull() + ") {\n"
+        + (isNumber ? "  " + ev.value() + " = " + object + ".number(" + given.value() + ");\n"
+            : "  Object " + answer + " = " + object + ".answer(\"" + part + "\", " + given.value() + ");\n"
+                + "  " + ev.isNull() + " = " + answer + " == null;\n"
+                + "  if (!" + ev.isNull() + ") " + ev.value() + " = (" + boxed + ") " + answer + ";\n")
+        + "}\n";
     return new ExprCode(Encode.block(code), ev.isNull(), ev.value());
   }
 }

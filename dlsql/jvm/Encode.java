@@ -157,7 +157,9 @@ public class Encode extends Expression implements Inputs, ConditionalExpression,
       Expression e = kid(part + PARTS);
       Object value = e.eval(input);
       String kind = encoder.kind(part);
-      if (kind.equals("numbers")) {
+      if (kind.equals("tensor")) {
+        fits &= value != null && tensor(row, part, value, e.dataType());
+      } else if (kind.equals("numbers")) {
         ArrayData array = (ArrayData) value;
         DataType element = ((ArrayType) e.dataType()).elementType();
         if (element instanceof DecimalType) {
@@ -175,12 +177,25 @@ public class Encode extends Expression implements Inputs, ConditionalExpression,
         encoder.time(row, part, e.dataType() instanceof DateType ? ((Integer) value).doubleValue() * 86400.0 : ((Long) value).doubleValue() * 1e-6);
       } else if (value != null && kind.equals("number")) {
         fits &= encoder.number(row, part, value instanceof Boolean ? (((Boolean) value).booleanValue() ? 1 : 0)
-            : value instanceof Decimal ? Encoder.decimal((Decimal) value) : ((Number) value).doubleValue());
+            : value instanceof Decimal ? Element.decimal((Decimal) value) : ((Number) value).doubleValue());
       } else if (value != null) {
         encoder.raw(row, part, value instanceof Boolean ? (((Boolean) value).booleanValue() ? 1 : 0) : ((Number) value).longValue());
       }
     }
     return fits ? row : null;
+  }
+
+  private boolean tensor(byte[] row, int part, Object value, DataType type) {
+    if (type instanceof ArrayType) {
+      DataType element = ((ArrayType) type).elementType();
+      if (!(element instanceof DecimalType)) return encoder.tensor(row, part, (ArrayData) value, Encoder.elements(element));
+      return encoder.tensor(row, part, (ArrayData) value, ((DecimalType) element).precision(), ((DecimalType) element).scale());
+    }
+    if (value instanceof byte[]) return encoder.tensor(row, part, (byte[]) value);
+    if (value instanceof Decimal) return encoder.tensor(row, part, (Decimal) value);
+    if (value instanceof Boolean) return encoder.tensor(row, part, ((Boolean) value).booleanValue() ? 1L : 0L);
+    if (type instanceof FractionalType) return encoder.tensor(row, part, ((Number) value).doubleValue());
+    return encoder.tensor(row, part, ((Number) value).longValue());
   }
 
   public ExprCode doGenCode(CodegenContext ctx, ExprCode ev) {
@@ -215,7 +230,9 @@ public class Encode extends Expression implements Inputs, ConditionalExpression,
     String value = given.value().toString();
     String orNull = "(" + given.isNull() + " ? null : " + value + ")";
     String put;
-    if (kind.equals("numbers")) {
+    if (kind.equals("tensor")) {
+      put = fits + " &= !" + given.isNull() + " && " + object + ".tensor" + to + asTensor(e.dataType(), value) + ");";
+    } else if (kind.equals("numbers")) {
       DataType element = ((ArrayType) e.dataType()).elementType();
       if (element instanceof DecimalType) {
         DecimalType decimal = (DecimalType) element;
@@ -232,13 +249,24 @@ public class Encode extends Expression implements Inputs, ConditionalExpression,
       DataType type = e.dataType();
       boolean raw = kind.equals("raw");
       String number = type instanceof BooleanType ? "(" + value + (raw ? " ? 1L : 0L)" : " ? 1.0 : 0.0)")
-          : type instanceof DecimalType ? "dlsql.Encoder.decimal(" + value + ")"
+          : type instanceof DecimalType ? "dlsql.Element.decimal(" + value + ")"
           : !kind.equals("time") ? (raw ? "(long) " : "(double) ") + value
           : type instanceof DateType ? "(double) " + value + " * 86400.0" : "(double) " + value + " * 1.0E-6";
       String fit = kind.equals("number") ? fits + " &= " : "";
       put = "if (!" + given.isNull() + ") " + fit + object + "." + kind + to + number + ");";
     }
     return given.code().toString() + "\n" + put + "\n";
+  }
+
+  /** The arguments of the Encoder's `tensor` that a value of a type makes. */
+  private static String asTensor(DataType type, String value) {
+    if (type instanceof ArrayType) {
+      DataType element = ((ArrayType) type).elementType();
+      if (!(element instanceof DecimalType)) return value + ", " + Encoder.elements(element);
+      return value + ", " + ((DecimalType) element).precision() + ", " + ((DecimalType) element).scale();
+    }
+    if (type instanceof BinaryType || type instanceof DecimalType) return value;
+    return type instanceof BooleanType ? "(" + value + " ? 1L : 0L)" : (type instanceof FractionalType ? "(double) " : "(long) ") + value;
   }
 
   public static Block block(String code) {

@@ -17,16 +17,10 @@ import org.apache.spark.unsafe.types.UTF8String;
  * What each number becomes is what udfs/preprocess.py makes of it, bit for bit; where in the row it stands, Python says.
  */
 public final class Encoder implements java.io.Serializable {
-  public static final int FLOAT = 0, DOUBLE = 1, BYTE = 2, SHORT = 3, INT = 4, LONG = 5;  // elements of an array
+  public static final int FLOAT = 0, DOUBLE = 1, BYTE = 2, SHORT = 3, INT = 4, LONG = 5, BOOLEAN = 6;  // elements of an array
 
   private static final long START = Platform.BYTE_ARRAY_OFFSET;
-  private static final double[] POWERS = new double[23];  // of ten, those that a double holds exactly
   private static final ConcurrentHashMap WORDS = new ConcurrentHashMap();  // vocabularies that this process has hashed, by their text
-
-  static {
-    double power = 1;
-    for (int i = 0; i < POWERS.length; i++, power *= 10) POWERS[i] = power;
-  }
 
   private final int bytes;  // of a row
   private final boolean alone;  // the only input is an array: where it is NULL or holds one, there is nothing to score
@@ -45,6 +39,9 @@ public final class Encoder implements java.io.Serializable {
   private final byte[][] words;  // of a category, each word after its length: half the size of a map of them, when a task travels
   private final boolean[] nulls;  // whether training saw a NULL in the category
   private final int[] first;  // the code of the first word
+  private final Element[] tensors;  // of a part of an imported graph, which keeps its numbers
+  private final String[] shown;  // its type and sizes
+  private final String[] limits;  // of its numbers
   private transient java.util.HashMap[] places;
 
   /** From what Python says: {"bytes", "alone", "strict", "finite", "parts": [{"name", "kind", "at", ...}]}. */
@@ -69,6 +66,9 @@ public final class Encoder implements java.io.Serializable {
     words = new byte[n][];
     nulls = new boolean[n];
     first = new int[n];
+    tensors = new Element[n];
+    shown = new String[n];
+    limits = new String[n];
     for (int i = 0; i < n; i++) {
       Map part = (Map) parts.get(i);
       names[i] = (String) part.get("name");
@@ -83,6 +83,9 @@ public final class Encoder implements java.io.Serializable {
       words[i] = joined((List) part.get("words"));
       nulls[i] = Boolean.TRUE.equals(part.get("nulls"));
       first[i] = part.containsKey("first") ? ((Number) part.get("first")).intValue() : 0;
+      tensors[i] = part.containsKey("dtype") ? new Element((String) part.get("dtype")) : null;
+      shown[i] = (String) part.get("shown");
+      limits[i] = (String) part.get("limits");
       bounds[i] = part.get("bound") == null ? Double.POSITIVE_INFINITY : ((Number) part.get("bound")).doubleValue();
     }
   }
@@ -151,13 +154,6 @@ public final class Encoder implements java.io.Serializable {
 
   private static double bounded(double value, double bound) {
     return value > bound ? bound : value < -bound ? -bound : value;  // NaN stays
-  }
-
-  /** A decimal as the double nearest to it: both are whole numbers that a double holds, so that one division rounds once. */
-  public static double decimal(Decimal value) {
-    if (value.precision() > 18 || value.scale() > 22) return value.toDouble();
-    long whole = value.toUnscaledLong();
-    return Math.abs(whole) <= 1L << 53 ? whole / POWERS[value.scale()] : value.toDouble();
   }
 
   /** A moment, in seconds: its place on the scaled time line, then its phase in each period as sine and cosine. */
@@ -245,7 +241,7 @@ public final class Encoder implements java.io.Serializable {
     if (array == null) return !alone;
     double[] values = new double[array.numElements()];
     Object[] boxed = new Object[values.length];
-    for (int i = 0; i < values.length; i++) boxed[i] = array.isNullAt(i) ? null : Double.valueOf(decimal(array.getDecimal(i, precision, scale)));
+    for (int i = 0; i < values.length; i++) boxed[i] = array.isNullAt(i) ? null : Double.valueOf(Element.decimal(array.getDecimal(i, precision, scale)));
     return numbers(rows, start, part, new org.apache.spark.sql.catalyst.util.GenericArrayData(boxed), DOUBLE, true);
   }
 
@@ -274,6 +270,110 @@ public final class Encoder implements java.io.Serializable {
     if (length == 4) Platform.putInt(to, START + place, Platform.getInt(from, at));
     else if (from instanceof byte[]) System.arraycopy(from, (int) (at - START), to, place, length);
     else Platform.copyMemory(from, at, to, START + place, length);
+  }
+
+  /** A number as an element of a tensor. */
+  public boolean tensor(byte[] row, int part, long value) {
+    return tensor(row, START, part, value);
+  }
+
+  private boolean tensor(byte[] rows, long start, int part, long value) {
+    return tensors[part].put(rows, start + at[part], value) || outside(Long.valueOf(value), part);
+  }
+
+  public boolean tensor(byte[] row, int part, double value) {
+    return tensor(row, START, part, value);
+  }
+
+  private boolean tensor(byte[] rows, long start, int part, double value) {
+    return tensors[part].put(rows, start + at[part], value) || outside(Double.valueOf(value), part);
+  }
+
+  public boolean tensor(byte[] row, int part, Decimal value) {
+    return tensor(row, START, part, value);
+  }
+
+  private boolean tensor(byte[] rows, long start, int part, Decimal value) {
+    return tensors[part].put(rows, start + at[part], value) || outside(value, part);
+  }
+
+  /** An array as a tensor. */
+  public boolean tensor(byte[] row, int part, ArrayData array, int elements) {
+    return tensor(row, START, part, array, elements, true);
+  }
+
+  private boolean tensor(byte[] rows, long start, int part, ArrayData array, int elements, boolean gaps) {
+    if (array == null) return false;
+    Element tensor = tensors[part];
+    int n = array.numElements();
+    if (n != sizes[part]) return misfitting(n, part);
+    long place = start + at[part];
+    if (!gaps && elements == FLOAT && tensor.type == Element.FLOAT32) {
+      Platform.copyMemory(array.toFloatArray(), Platform.FLOAT_ARRAY_OFFSET, rows, place, 4L * n);
+      return true;
+    }
+    if (!gaps && elements == LONG && tensor.type == Element.INT64) {
+      Platform.copyMemory(array.toLongArray(), Platform.LONG_ARRAY_OFFSET, rows, place, 8L * n);
+      return true;
+    }
+    boolean whole = true;
+    for (int i = 0; gaps && i < n; i++) whole &= !array.isNullAt(i);
+    boolean fits = true;
+    if (elements == LONG || elements == BOOLEAN) {
+      for (int i = 0; i < n; i++, place += tensor.size) {
+        if (gaps && array.isNullAt(i)) continue;
+        long value = elements == LONG ? array.getLong(i) : array.getBoolean(i) ? 1 : 0;
+        fits &= tensor.put(rows, place, value) || outside(Long.valueOf(value), part);
+      }
+    } else {
+      double[] values = doubles(array, elements);  // which hold all numbers of these types
+      for (int i = 0; i < n; i++, place += tensor.size) {
+        if (gaps && array.isNullAt(i)) continue;
+        fits &= tensor.put(rows, place, values[i]) || outside(elements >= BYTE ? (Object) Long.valueOf((long) values[i]) : Double.valueOf(values[i]), part);
+      }
+    }
+    return fits && whole;
+  }
+
+  /** The same of decimals. */
+  public boolean tensor(byte[] row, int part, ArrayData array, int precision, int scale) {
+    return tensor(row, START, part, array, precision, scale);
+  }
+
+  private boolean tensor(byte[] rows, long start, int part, ArrayData array, int precision, int scale) {
+    if (array == null) return false;
+    int n = array.numElements();
+    if (n != sizes[part]) return misfitting(n, part);
+    long place = start + at[part];
+    boolean fits = true;
+    for (int i = 0; i < n; i++, place += tensors[part].size) {
+      Decimal value = array.isNullAt(i) ? null : array.getDecimal(i, precision, scale);
+      fits &= value != null && (tensors[part].put(rows, place, value) || outside(value, part));
+    }
+    return fits;
+  }
+
+  /** A tensor's own bytes. */
+  public boolean tensor(byte[] row, int part, byte[] tensor) {
+    return tensor(row, START, part, UTF8String.fromBytes(tensor));
+  }
+
+  private boolean tensor(byte[] rows, long start, int part, UTF8String tensor) {
+    if (tensor == null) return false;
+    int length = tensor.numBytes(), size = tensors[part].size, place = (int) (start - START) + at[part];
+    if (length != size * sizes[part]) return misfit("holds " + length + " bytes a row; the model takes " + shown[part] + ", " + size * sizes[part] + " bytes.", part);
+    copy(tensor.getBaseObject(), tensor.getBaseOffset(), rows, place, length);
+    // A truth value is 0 or 1, and other bytes would pass for neither.
+    if (tensors[part].type == Element.BOOL) for (int i = place; i < place + length; i++) if (rows[i] != 0) rows[i] = 1;
+    return true;
+  }
+
+  private boolean misfitting(int elements, int part) {
+    return misfit("holds " + elements + " elements a row; the model takes " + shown[part] + ".", part);
+  }
+
+  private boolean outside(Object value, int part) {
+    return misfit("holds " + value + "; the model takes " + limits[part] + ".", part);
   }
 
   private boolean misfit(String found, int part) {
@@ -352,8 +452,12 @@ public final class Encoder implements java.io.Serializable {
       }
       return;
     }
+    if (kind.equals("tensor")) {
+      tensors(rows, start, stride, part, column, from, chosen, places, count, fits);
+      return;
+    }
     DataType element = type instanceof ArrayType ? ((ArrayType) type).elementType() : null;
-    boolean gaps = element == null || !(column instanceof WritableColumnVector) || column.getChild(0).hasNull();  // ORC's arrays do not show their elements
+    boolean gaps = hasGaps(column);
     for (int i = 0; i < count; i++) {
       int row = from + chosen[i];
       long at = start + (long) places[i] * stride;
@@ -377,10 +481,36 @@ public final class Encoder implements java.io.Serializable {
     }
   }
 
+  /** Whether an element of a column's arrays may be NULL. */
+  private static boolean hasGaps(ColumnVector column) {
+    boolean isOpen = column.dataType() instanceof ArrayType && column instanceof WritableColumnVector;  // ORC's arrays do not show their elements
+    return !isOpen || column.getChild(0).hasNull();
+  }
+
+  private void tensors(byte[] rows, long start, int stride, int part, ColumnVector column, int from, int[] chosen, int[] places, int count,
+      boolean[] fits) {
+    DataType type = column.dataType();
+    DataType element = type instanceof ArrayType ? ((ArrayType) type).elementType() : null;
+    boolean nulls = column.hasNull(), gaps = hasGaps(column);
+    for (int i = 0; i < count; i++) {
+      int row = from + chosen[i];
+      long at = start + (long) places[i] * stride;
+      boolean fit;
+      if (nulls && column.isNullAt(row)) fit = false;
+      else if (element instanceof DecimalType) fit = tensor(rows, at, part, column.getArray(row), ((DecimalType) element).precision(), ((DecimalType) element).scale());
+      else if (element != null) fit = tensor(rows, at, part, column.getArray(row), elements(element), gaps);
+      else if (type instanceof BinaryType) fit = tensor(rows, at, part, bytes(column, row));
+      else if (type instanceof DecimalType) fit = tensor(rows, at, part, column.getDecimal(row, ((DecimalType) type).precision(), ((DecimalType) type).scale()));
+      else if (type instanceof FractionalType) fit = tensor(rows, at, part, number(column, type, row));
+      else fit = tensor(rows, at, part, whole(column, type, row));
+      fits[places[i]] &= fit;
+    }
+  }
+
   private static double number(ColumnVector column, DataType type, int row) {
     if (type instanceof DoubleType) return column.getDouble(row);
     if (type instanceof FloatType) return column.getFloat(row);
-    if (type instanceof DecimalType) return decimal(column.getDecimal(row, ((DecimalType) type).precision(), ((DecimalType) type).scale()));
+    if (type instanceof DecimalType) return Element.decimal(column.getDecimal(row, ((DecimalType) type).precision(), ((DecimalType) type).scale()));
     return whole(column, type, row);
   }
 
@@ -401,6 +531,7 @@ public final class Encoder implements java.io.Serializable {
     if (type instanceof ShortType) return SHORT;
     if (type instanceof IntegerType) return INT;
     if (type instanceof LongType) return LONG;
+    if (type instanceof BooleanType) return BOOLEAN;
     throw new IllegalArgumentException("an array of " + type.catalogString());
   }
 }
