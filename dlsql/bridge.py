@@ -31,8 +31,8 @@ _LOG = logging.getLogger("dlsql")
 # In an order in which each uses those before it.
 _SOURCES = (
     "Lists", "Language", "Asked", "Element", "Encoder", "Inputs", "Wanted", "Encode", "Answers", "Labels", "Tensors", "Answer",
-    "PackColumns", "Blocks", "Predict", "Unpacked", "Scoring", "ChunkSerializer", "Storage", "Packing", "Statistics", "Functions",
-    "Metastore",
+    "PackColumns", "Blocks", "Predict", "Numbers", "Unpacked", "Scoring", "ChunkSerializer", "Storage", "Packing", "Statistics",
+    "Functions", "Metastore",
 )  # fmt: skip
 
 _T = TypeVar("_T")

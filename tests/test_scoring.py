@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame, SparkSession
@@ -94,6 +95,38 @@ def test_encoding_in_the_jvm_is_interpreted_as_it_is_compiled(spark: SparkSessio
 
 
 CALL = "PREDICT('odd.number', struct(given.*))"
+
+
+TAKEN = ", ".join(FEATURES)
+
+
+@pytest.mark.parametrize(
+    ("query", "as_number"),
+    [
+        ("SELECT id, {p} AS y FROM given", True),
+        ("SELECT {p} AS y, id, word FROM given", True),
+        ("SELECT id, coalesce({p}, -1) + id AS y, {p} AS z FROM given WHERE {p} > 3", True),
+        ("SELECT id, y, z + 1 AS w FROM (SELECT *, {p} AS y, {p} AS z FROM given) WHERE y > 3 AND z < 9", True),
+        (f"SELECT id, {{p}} AS y, PREDICT('odd.number', struct({TAKEN}, tiny AS extra)) AS z FROM given", True),
+        (f"SELECT id, {{p}} AS y, PREDICT('odd.class', {TAKEN}) AS z FROM given", None),  # one of each in an operator
+        (f"SELECT id, {{p}} AS y, ML_PREDICT('odd.number', {TAKEN}).value AS z FROM given", False),  # a struct of the same outputs
+        (f"SELECT id, PREDICT('odd.number', struct({TAKEN.replace('share', '{p} AS share')})) AS y FROM given WHERE id < 300", None),
+        ("SELECT id, row_number() OVER (ORDER BY {p}, id) AS y FROM given WHERE share < 100", None),
+        ("SELECT count({p}) AS id, max({p}) AS y FROM given WHERE share < 100", None),
+    ],
+)
+def test_a_number_that_is_all_that_is_asked_for_is_given_as_one(
+    spark: SparkSession, odd: DataFrame, query: str, as_number: bool | None
+) -> None:
+    """What the same query makes of predictions that were made before. None: some of them are."""
+    whole = f"ML_PREDICT('odd.number', {TAKEN}).value AS p"
+    odd.selectExpr("*", whole).cache().createOrReplaceTempView("given")
+    asked = spark.sql(query.format(p=f"PREDICT('odd.number', {TAKEN})"))
+    found = asked.toPandas().sort_values("id", ignore_index=True)
+    wanted = spark.sql(query.format(p="p")).toPandas().sort_values("id", ignore_index=True)
+    pd.testing.assert_frame_equal(found, wanted, rtol=1e-4, atol=1e-5)
+    plan = asked._jdf.queryExecution().executedPlan().toString()
+    assert as_number is None or ("pythonUDF0#" not in plan or "label(pythonUDF0#" not in plan) == as_number
 
 
 @pytest.mark.parametrize("stored_as", ["parquet", "orc"])

@@ -24,6 +24,11 @@ public class Answer extends Expression implements java.io.Serializable {
     this.type = type;
   }
 
+  /** What reads a number, where that is what is shown; else null. */
+  Answers number() {
+    return part.equals("label") && answers.isNumber() ? answers : null;
+  }
+
   /** The same part of what another version gives. */
   Answer of(Expression outputs, Answers answers) {
     return new Answer(outputs, answers, part, type);
@@ -91,13 +96,13 @@ public class Answer extends Expression implements java.io.Serializable {
     ExprCode given = outputs.genCode(ctx);
     String object = ctx.addReferenceObj("answers", answers, "dlsql.Answers");
     String java = CodeGenerator.javaType(type), boxed = CodeGenerator.boxedType(type);
-    boolean isNumber = part.equals("label") && answers.isNumber();
+    boolean isNumber = number() != null;
     String answer = ctx.freshName("answer");
     String code = given.code().toString() + "\n"
         + "boolean " + ev.isNull() + " = " + given.isNull() + ";\n"
         + java + " " + ev.value() + " = " + CodeGenerator.defaultValue(type, false) + ";\n"
         + "if (!" + ev.isNull() + ") {\n"
-        + (isNumber ? "  " + ev.value() + " = " + object + ".number(" + given.value() + ");\n"
+        + (isNumber ? "  " + ev.value() + " = " + object + ".number(" + given.value() + ", 0);\n"
             : "  Object " + answer + " = " + object + ".answer(\"" + part + "\", " + given.value() + ");\n"
                 + "  " + ev.isNull() + " = " + answer + " == null;\n"
                 + "  if (!" + ev.isNull() + ") " + ev.value() + " = (" + boxed + ") " + answer + ";\n")

@@ -7,5 +7,6 @@ public interface Answers extends java.io.Serializable {
   /** Whether the label is a number, which `number` gives without a box. */
   boolean isNumber();
 
-  double number(byte[] outputs);
+  /** The label of the row whose outputs begin at a place. */
+  double number(byte[] outputs, int place);
 }

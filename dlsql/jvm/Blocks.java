@@ -21,9 +21,9 @@ import scala.collection.immutable.Seq;
  * its own, this runs there. What is kept of the rows waits meanwhile, in their order.
  */
 public final class Blocks extends scala.collection.AbstractIterator {
-  private static final int BYTES = 4 << 20;  // of a packed column in a block, about: large enough that its journey costs nothing, small enough for caches
+  private static final int BYTES = 1 << 20;  // of a packed column in a block, about: large enough that its journey costs little, small enough for a core's cache
 
-  final int spare;  // bytes behind each row that is kept: room for outputs of one or two numbers, which are then written without a copy
+  final int spare;  // bytes behind each row that is kept
   final Queue sent = new ConcurrentLinkedQueue();  // the Marks of each block
 
   private final TaskContext context;
@@ -42,11 +42,12 @@ public final class Blocks extends scala.collection.AbstractIterator {
   /**
    * @param kept the columns that are kept of a row.
    * @param outputs how many fields of NULL stand after them in what is kept.
+   * @param spare bytes of room behind each row that is kept.
    * @param given the columns of a row.
    * @param places where among these the packed ones stand.
    * @param most rows of a block.
    */
-  Blocks(Seq kept, int outputs, Seq given, int[] places, int most, scala.collection.Iterator rows, TaskContext context) {
+  Blocks(Seq kept, int outputs, int spare, Seq given, int[] places, int most, scala.collection.Iterator rows, TaskContext context) {
     this.context = context;
     this.places = places;
     this.most = most;
@@ -55,7 +56,7 @@ public final class Blocks extends scala.collection.AbstractIterator {
     held = new byte[places.length][1 << 12];
     sizes = new int[places.length];
     fields = kept.size() + outputs;
-    spare = 8 * outputs;
+    this.spare = spare;
     List wanted = Lists.list(kept);
     while (wanted.size() < fields) wanted.add(Literal.create(null, BinaryType$.MODULE$));
     boolean any = !kept.isEmpty(), bySlice = any && slices != null && slices.isNarrow();

@@ -78,8 +78,8 @@ public final class Labels implements Answers {
     return labels == null && classes == null;
   }
 
-  public double number(byte[] outputs) {
-    return output(outputs, 0) * scale + mean;
+  public double number(byte[] outputs, int place) {
+    return Platform.getFloat(outputs, start + place) * scale + mean;
   }
 
   /** The shares of the classes, by softmax in float64, shifted by the largest so that none overflows; of strange logits all NaN. */
@@ -99,7 +99,7 @@ public final class Labels implements Answers {
   /** The most probable class, the first of equals; or the number. */
   public Object label(byte[] outputs) {
     if (labels != null) return struct("label", outputs);
-    if (classes == null) return Double.valueOf(number(outputs));
+    if (classes == null) return Double.valueOf(number(outputs, 0));
     int best = 0;
     double most = output(outputs, 0);
     for (int i = 1; i < classes.length; i++) {
@@ -140,7 +140,7 @@ public final class Labels implements Answers {
   /** STRUCT<label, probability, probabilities>; or STRUCT<value>. */
   public Object whole(byte[] outputs) {
     if (labels != null) return struct("whole", outputs);
-    if (classes == null) return new GenericInternalRow(new Object[] {Double.valueOf(number(outputs))});
+    if (classes == null) return new GenericInternalRow(new Object[] {Double.valueOf(number(outputs, 0))});
     double[] probabilities = probabilities(outputs);
     Integer[] order = ranked(probabilities);
     Object[] entries = new Object[order.length];

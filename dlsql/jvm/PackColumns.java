@@ -395,8 +395,8 @@ public class PackColumns extends ProjectExec {
     /** The numbers that are kept of the chosen rows: as Spark's rows, every `stride` bytes one, of so many fields; the others are NULL. */
     void keep(byte[] to, int from, int stride, int fields) {
       Table rows = new Table(to, from, stride, fields);
-      int size = rowSize(fields);
-      for (int i = 0; i < count; i++) Arrays.fill(to, from + i * stride, from + i * stride + size, (byte) 0);
+      int words = rowSize(fields) / 8;  // a call of Arrays.fill for each row takes longer
+      for (int i = 0; i < count; i++) for (int word = 0; word < words; word++) Platform.putLong(to, rows.row(i) + 8L * word, 0);
       int field = 0;
       for (int place : kept) if (place >= 0) keep(rows, field++, batch.column(place));
       for (; field < fields; field++) for (int i = 0; i < count; i++) rows.setNull(i, field);

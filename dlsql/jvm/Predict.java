@@ -29,6 +29,7 @@ import org.apache.spark.sql.execution.metric.SQLMetric;
 import org.apache.spark.sql.execution.metric.SQLMetrics;
 import org.apache.spark.sql.execution.python.*;
 import org.apache.spark.sql.types.BinaryType$;
+import org.apache.spark.sql.types.DoubleType$;
 import org.apache.spark.sql.types.StructType;
 import org.apache.spark.sql.vectorized.ColumnarBatch;
 import org.apache.spark.unsafe.Platform;
@@ -40,17 +41,33 @@ import scala.collection.immutable.Seq;
  * Predictions in blocks: the packed inputs of many rows travel to Python as one value and their outputs come back as one, so that neither
  * Arrow nor Python sees a row. Meanwhile Spark's own queue, which spills, holds what else is wanted of the rows.
  *
- * Its functions take columns of packed inputs, which stand after the columns that are kept; it gives these, then each network's outputs. What
- * it does for blocks, Spark's own operator does row by row, in sessions that have not been taught the language.
+ * Its functions take columns of packed inputs, which stand after the columns that are kept; it gives these, then each network's outputs, or of
+ * these the number that they mean. What it does for blocks, Spark's own operator does row by row, in sessions that have not been taught the language.
  */
 public class Predict extends ArrowEvalPythonExec {
   private static final String SCORED = "rowsScored";
 
+  private final Answers[] numbers;  // of each result that is given as a number: what reads it
   private final SQLMetric scored;
 
-  public Predict(Seq udfs, Seq results, SparkPlan child, int evalType) {
+  public Predict(Seq udfs, Seq results, SparkPlan child, int evalType, Answers[] numbers) {
     super(udfs, results, child, evalType);
+    this.numbers = numbers;
     scored = SQLMetrics.createMetric(sparkContext(), "number of rows scored");
+  }
+
+  /** The same, with a result as a number. */
+  Predict numbered(int result, Answers answers) {
+    List results = Lists.list(resultAttrs());
+    results.set(result, ((Attribute) results.get(result)).withDataType(DoubleType$.MODULE$));
+    Answers[] all = (Answers[]) numbers.clone();
+    all[result] = answers;
+    return new Predict(udfs(), Lists.seq(results), child(), evalType(), all);
+  }
+
+  /** The same, with its results under other names. */
+  Predict named(Seq results) {
+    return new Predict(udfs(), results, child(), evalType(), numbers);
   }
 
   /** The columns of packed inputs, each once. */
@@ -84,7 +101,22 @@ public class Predict extends ArrowEvalPythonExec {
   }
 
   public SparkPlan withNewChildInternal(SparkPlan child) {
-    return new Predict(udfs(), resultAttrs(), child, evalType());
+    return new Predict(udfs(), resultAttrs(), child, evalType(), numbers);
+  }
+
+  public int productArity() {
+    return 5;
+  }
+
+  public Object productElement(int i) {
+    return i == 4 ? numbers : super.productElement(i);
+  }
+
+  public scala.collection.Iterator stringArgs() {
+    List told = new ArrayList();
+    told.add(udfs());
+    told.add(resultAttrs());
+    return Lists.seq(told).iterator();
   }
 
   public boolean canEqual(Object other) {
@@ -104,6 +136,7 @@ public class Predict extends ArrowEvalPythonExec {
       task.arguments[i] = packed.indexOf(udf.children().apply(0));
     }
     task.calls = Lists.seq(calls);
+    task.numbers = numbers;
     task.evalType = evalType();
     task.given = child().output();
     task.kept = Lists.seq(kept());
@@ -129,6 +162,7 @@ public class Predict extends ArrowEvalPythonExec {
   public static class Task extends scala.runtime.AbstractFunction1 implements java.io.Serializable {
     Seq calls;
     int[] arguments;  // of each call: which packed column it takes
+    Answers[] numbers;  // what reads its number, where that is what is given
     int evalType;
     Seq given;
     Seq kept;
@@ -142,7 +176,7 @@ public class Predict extends ArrowEvalPythonExec {
 
     public Object apply(Object given) {
       TaskContext context = TaskContext.get();
-      Blocks blocks = new Blocks(kept, arguments.length, this.given, places, rows, (scala.collection.Iterator) given, context);
+      Blocks blocks = new Blocks(kept, arguments.length, spare(), this.given, places, rows, (scala.collection.Iterator) given, context);
       EvalPythonExec.ArgumentMetadata[][] offsets = new EvalPythonExec.ArgumentMetadata[arguments.length][];
       for (int i = 0; i < offsets.length; i++) {
         offsets[i] = new EvalPythonExec.ArgumentMetadata[] {new EvalPythonExec.ArgumentMetadata(arguments[i], scala.Option.empty(), false)};
@@ -151,6 +185,13 @@ public class Predict extends ArrowEvalPythonExec {
       for (int i = 0; i < places.length; i++) types = types.add("_" + i, BinaryType$.MODULE$);
       scala.collection.Iterator answers = new Runner(this, offsets, types).compute(blocks, context.partitionId(), context);
       return new Rows(this, blocks, answers);
+    }
+
+    /** Bytes behind each row that is kept: room for outputs of one or two numbers, which are then written without a copy. */
+    private int spare() {
+      int bytes = 0;
+      for (Answers number : numbers) if (number == null) bytes += 8;
+      return bytes;
     }
   }
 
@@ -230,6 +271,7 @@ public class Predict extends ArrowEvalPythonExec {
     private final scala.collection.Iterator answers;
     private final UnsafeRow copy;
     private final int first;  // the field of the first output
+    private final Answers[] numbers;
     private final byte[][] outputs;  // of a block
     private final int[] widths;
     private final int[] places;
@@ -244,6 +286,7 @@ public class Predict extends ArrowEvalPythonExec {
       this.answers = answers;
       int calls = task.arguments.length;
       first = task.kept.size();
+      numbers = task.numbers;
       copy = new UnsafeRow(first + calls);
       outputs = new byte[calls][];
       widths = new int[calls];
@@ -263,6 +306,11 @@ public class Predict extends ArrowEvalPythonExec {
       for (int i = 0; i < outputs.length; i++) {
         if (!marks.holds(task.arguments[i], at)) {
           row.setNullAt(first + i);
+          continue;
+        }
+        if (numbers[i] != null) {
+          row.setDouble(first + i, numbers[i].number(outputs[i], places[i]));
+          places[i] += widths[i];
           continue;
         }
         int width = widths[i], end = size + ByteArrayMethods.roundNumberOfBytesToNearestWord(width);
@@ -296,7 +344,7 @@ public class Predict extends ArrowEvalPythonExec {
         outputs[i] = batch.column(i).getBinary(0);
         widths[i] = rows == 0 ? 0 : outputs[i].length / rows;
         places[i] = 0;
-        room += ByteArrayMethods.roundNumberOfBytesToNearestWord(widths[i]);
+        if (numbers[i] == null) room += ByteArrayMethods.roundNumberOfBytesToNearestWord(widths[i]);
         task.scored.add(rows);
       }
       // Python's worker is free for others once it has said that this is all, which under a LIMIT nobody above asks for: it would be ended,

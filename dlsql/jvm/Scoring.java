@@ -120,7 +120,7 @@ public class Scoring {
       else if (node instanceof FilterExec) below = new FilterExec(((FilterExec) node).condition(), below);
       else below = i > highest ? carrying((ProjectExec) node, below, made) : new ProjectExec(((ProjectExec) node).projectList(), below);
     }
-    return below.output().equals(plan.output()) ? below : new ProjectExec(plan.output(), below);
+    return Numbers.of(below.output().equals(plan.output()) ? below : new ProjectExec(plan.output(), below));
   }
 
   private static boolean predicts(ArrowEvalPythonExec eval) {
@@ -164,7 +164,8 @@ public class Scoring {
       List columns = new ArrayList();
       for (Object column : Lists.list(plan.output())) if (needed.contains((NamedExpression) column)) columns.add(column);
       columns.addAll(inputs);
-      plan = new Predict(Lists.seq(packing.udfs), Lists.seq(packing.results), new ProjectExec(Lists.seq(columns), plan), eval.evalType());
+      plan = new Predict(Lists.seq(packing.udfs), Lists.seq(packing.results), new ProjectExec(Lists.seq(columns), plan), eval.evalType(),
+          new Answers[packing.udfs.size()]);
     }
     if (again.isEmpty()) return plan;
     List all = Lists.list(plan.output());

@@ -36,7 +36,7 @@ public final class Tensors implements Answers {
     return false;
   }
 
-  public double number(byte[] outputs) {
+  public double number(byte[] outputs, int place) {
     throw new UnsupportedOperationException();
   }
 
