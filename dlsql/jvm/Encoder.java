@@ -43,6 +43,7 @@ public final class Encoder implements java.io.Serializable {
   private final String[] shown;  // its type and sizes
   private final String[] limits;  // of its numbers
   private transient java.util.HashMap[] places;
+  private transient Recent[] recent;  // of a category of whole numbers
 
   /** From what Python says: {"bytes", "alone", "strict", "finite", "parts": [{"name", "kind", "at", ...}]}. */
   public Encoder(String json) {
@@ -388,7 +389,7 @@ public final class Encoder implements java.io.Serializable {
 
   /** The same of a whole number, whose words are its digits. */
   public void category(byte[] row, int part, long number) {
-    category(row, START, part, Long.valueOf(number));
+    whole(row, START, part, number);
   }
 
   private void category(byte[] rows, long start, int part, Object word) {
@@ -400,6 +401,36 @@ public final class Encoder implements java.io.Serializable {
       code = found == null ? 0 : first[part] + ((Integer) found).intValue();
     }
     Platform.putInt(rows, start + at[part], code);
+  }
+
+  /** The codes of numbers that came lately: of few different ones nearly all, without a box for each and a map of them. */
+  private static final class Recent {
+    private static final int MOST = 256;
+
+    final long[] numbers = new long[MOST];
+    final int[] codes = new int[MOST];
+
+    Recent() {
+      java.util.Arrays.fill(codes, -1);
+    }
+
+    static int slot(long number) {
+      return (int) (number ^ number >>> 32) & MOST - 1;
+    }
+  }
+
+  private void whole(byte[] rows, long start, int part, long number) {
+    if (recent == null) recent = new Recent[kinds.length];
+    if (recent[part] == null) recent[part] = new Recent();
+    Recent known = recent[part];
+    int slot = Recent.slot(number);
+    if (known.codes[slot] < 0 || known.numbers[slot] != number) {
+      category(rows, start, part, Long.valueOf(number));
+      known.numbers[slot] = number;
+      known.codes[slot] = Platform.getInt(rows, start + at[part]);
+    } else {
+      Platform.putInt(rows, start + at[part], known.codes[slot]);
+    }
   }
 
   private java.util.HashMap places(int part, boolean whole) {
@@ -470,7 +501,8 @@ public final class Encoder implements java.io.Serializable {
       } else if (kind.equals("bytes")) {
         fits[places[i]] &= bytes(rows, at, part, missing ? null : bytes(column, row));
       } else if (kind.equals("category")) {
-        category(rows, at, part, missing ? null : type instanceof StringType ? column.getUTF8String(row) : (Object) Long.valueOf(whole(column, type, row)));
+        if (missing || type instanceof StringType) category(rows, at, part, missing ? null : column.getUTF8String(row));
+        else whole(rows, at, part, whole(column, type, row));
       } else if (missing) {
         continue;
       } else if (kind.equals("raw")) {

@@ -183,6 +183,17 @@ public class PackColumns extends ProjectExec {
     }
   }
 
+  /** A condition without what it says of columns being there, which is added to a list. */
+  private static Expression withoutNull(Expression condition, List columns) {
+    if (condition instanceof And) {
+      Expression left = withoutNull(((And) condition).left(), columns), right = withoutNull(((And) condition).right(), columns);
+      return left == null ? right : right == null ? left : new And(left, right);
+    }
+    if (!(condition instanceof IsNotNull) || !(((IsNotNull) condition).child() instanceof Attribute)) return condition;
+    columns.add(((IsNotNull) condition).child());
+    return null;
+  }
+
   private static int place(Expression column, Seq given) {
     for (int i = 0; column instanceof Attribute && i < given.size(); i++) {
       if (((Attribute) given.apply(i)).exprId().equals(((Attribute) column).exprId())) return i;
@@ -239,7 +250,8 @@ public class PackColumns extends ProjectExec {
   public static final class Rows extends scala.collection.AbstractIterator {
     private final scala.collection.Iterator batches;
     private final Partition of;
-    private final BasePredicate condition;
+    private final BasePredicate condition;  // but for what `there` says
+    private final int[] there;  // columns in which no chosen row is NULL
     private final Packed[] packed;
     private final int[] kept;  // in a batch, of each field; -1 for a packed one
     private final boolean narrow;  // all that is kept beside packed columns is numbers, which the table holds
@@ -264,7 +276,10 @@ public class PackColumns extends ProjectExec {
       this.batches = batches;
       this.of = of;
       left = of.limit;
-      condition = of.predicate(of.condition, partition);
+      List missing = new ArrayList();
+      condition = of.predicate(withoutNull(of.condition, missing), partition);
+      there = new int[missing.size()];
+      for (int i = 0; i < there.length; i++) there[i] = place((Expression) missing.get(i), of.given);
       boolean numbers = true;
       for (Object one : of.columns) numbers &= one instanceof Alias || isNumber(((Attribute) one).dataType());
       narrow = numbers;
@@ -356,11 +371,17 @@ public class PackColumns extends ProjectExec {
         at = 0;
         count = 0;
         for (int i = 0; i < end - begin && count < left; i++) {
-          if (condition == null || condition.eval(batch.getRow(begin + i))) chosen[count++] = i;
+          if (isThere(begin + i) && (condition == null || condition.eval(batch.getRow(begin + i)))) chosen[count++] = i;
         }
         left -= count;
         of.count.add(count);
       }
+      return true;
+    }
+
+    /** Columns know by themselves where they are NULL, most of them that they are nowhere: a row that is asked reads its value, too. */
+    private boolean isThere(int row) {
+      for (int place : there) if (batch.column(place).hasNull() && batch.column(place).isNullAt(row)) return false;
       return true;
     }
 

@@ -34,6 +34,7 @@ public final class Packing {
   private static final int SIZES = 16;  // and from where on the sizes of its parts
   private static final ClassTag BUFFER = ClassTag$.MODULE$.apply(java.nio.ByteBuffer.class);
   private static final ClassTag BYTES = ClassTag$.MODULE$.apply(byte[].class);
+  private static final ClassTag PAIR = ClassTag$.MODULE$.apply(Tuple2.class);
   private static final ClassTag COUNTS = ClassTag$.MODULE$.apply(long[].class);
   private static final int MOST = 64 << 20;  // bytes of a block; rows that are alike are in one bucket, however many they are
   private static final int CHUNKS = 32 << 20;  // bytes of rows that a task holds at most on their way to the shuffle
@@ -51,8 +52,8 @@ public final class Packing {
     int[] ends = Language.Python.whole(parts);
     Expression packed = Encode.of(encoder, Wanted.TRUE, Language.Python.columns(rows, columns), null);
     Column[] selected = new Column[] {org.apache.spark.sql.classic.ExpressionUtils.column(packed)};
-    JavaRDD read = ((org.apache.spark.sql.classic.Dataset) rows.select(selected)).queryExecution().toRdd().toJavaRDD();
-    RDD split = read.mapPartitionsToPair(new Split(workers, buckets, ends, seed, drawn)).rdd();
+    RDD read = ((org.apache.spark.sql.classic.Dataset) rows.select(selected)).queryExecution().toRdd();
+    RDD split = read.mapPartitionsInternal(new Split(workers, buckets, ends, seed, drawn), false, PAIR);
     RDD shuffled = new ShuffledRDD(split, new ByWorker(workers, buckets), ClassTag$.MODULE$.Int(), BUFFER, BUFFER)
         .setKeyOrdering(scala.math.Ordering$.MODULE$.comparatorToOrdering(java.util.Comparator.naturalOrder()))
         .setSerializer(new ChunkSerializer());
@@ -70,7 +71,7 @@ public final class Packing {
    * Rows to chunks by bucket: worker, held out or not, highest bits of the key. In a chunk, as in a block, the parts of the rows lie apart. In
    * numbers lz4 finds nothing to compress, and skips ahead faster and faster; labels and weights between them made it start over in every row.
    */
-  public static class Split implements org.apache.spark.api.java.function.PairFlatMapFunction {
+  public static class Split extends scala.runtime.AbstractFunction1 implements java.io.Serializable {
     private final int workers;
     private final int buckets;
     private final int[] ends;  // of the parts of a row: part p lies from ends[p - 1] to ends[p], the key is part 0
@@ -85,14 +86,18 @@ public final class Packing {
       this.drawn = drawn;
     }
 
-    public Iterator call(Object rows) {
-      return new Chunks(this, (Iterator) rows);
+    public Object apply(Object rows) {
+      return new Chunks(this, (scala.collection.Iterator) rows);
     }
   }
 
-  public static class Chunks implements Iterator {
+  public static class Chunks extends scala.collection.AbstractIterator {
     private final Split how;
-    private final Iterator rows;
+    private final scala.collection.Iterator rows;
+    private final PackColumns.Rows slices;  // these, where they are packed out of columns: many at once; else null
+    private byte[] slice = new byte[0];
+    private boolean[] fits;  // of the rows in the slice
+    private int at;  // the next of them
     private final int[] ends;
     private final int size;  // of a row
     private final byte[][] held;
@@ -101,9 +106,10 @@ public final class Packing {
     private int ready = -1;  // the place of the chunk that goes next, whose array is filled again after it went
     private int rest;  // after the last row: the next place whose chunk, however small, goes
 
-    public Chunks(Split how, Iterator rows) {
+    public Chunks(Split how, scala.collection.Iterator rows) {
       this.how = how;
       this.rows = rows;
+      slices = rows instanceof PackColumns.Rows ? (PackColumns.Rows) rows : null;
       ends = how.ends;
       size = ends[ends.length - 1];
       held = new byte[2 * how.workers * how.buckets][];
@@ -112,7 +118,8 @@ public final class Packing {
     }
 
     public boolean hasNext() {
-      while (ready < 0 && rows.hasNext()) add((UnsafeRow) rows.next());
+      if (slices == null) while (ready < 0 && rows.hasNext()) add((UnsafeRow) rows.next());
+      else while (ready < 0 && (at < slices.count() || pack())) add(at++);
       for (; ready < 0 && rest < held.length; rest++) if (counts[rest] > 0) ready = rest;
       return ready >= 0;
     }
@@ -131,8 +138,25 @@ public final class Packing {
 
     private void add(UnsafeRow given) {
       if (given.isNullAt(0)) return;
-      Object row = given.getBaseObject();
-      long from = given.getBaseOffset() + (given.getLong(0) >>> 32);  // of its one column: in the 8 bytes stands where its bytes lie
+      add(given.getBaseObject(), given.getBaseOffset() + (given.getLong(0) >>> 32));  // of its one column: in the 8 bytes stands where its bytes lie
+    }
+
+    /** The next slice; whether there is one. */
+    private boolean pack() {
+      slices.used();
+      if (!slices.choose(Integer.MAX_VALUE)) return false;
+      int bytes = Math.multiplyExact(slices.count(), size);
+      if (slice.length < bytes) slice = new byte[bytes];
+      fits = slices.pack(0, slice, 0);
+      at = 0;
+      return true;
+    }
+
+    private void add(int place) {
+      if (fits[place]) add(slice, Platform.BYTE_ARRAY_OFFSET + (long) place * size);
+    }
+
+    private void add(Object row, long from) {
       long hash = XXH64.hashUnsafeBytes(row, from + 8, size - 8, how.seed);
       long heldOut = how.drawn < 0 ? Platform.getLong(row, from) : (hash & (1 << 30) - 1) < how.drawn ? 1 : 0;
       long key = hash & ~1L | heldOut;
@@ -241,10 +265,7 @@ public final class Packing {
           at = 0;
         }
         int taken = Math.min(wanted, rows.order.length - at);
-        for (int i = 0; i < PARTS.length; i++) {
-          rows.take(at, taken, PARTS[i], block, filled[i]);
-          filled[i] += taken * width(PARTS[i]);
-        }
+        rows.take(at, taken, block, filled);
         for (int i = 0; i < taken; i++) content += rows.hash(at + i);
         at += taken;
         wanted -= taken;
@@ -356,12 +377,16 @@ public final class Packing {
       return found;
     }
 
-    /** A part of so many rows, from one place in their order on. */
-    void take(int from, int count, int part, byte[] to, int at) {
-      int width = ends[part] - ends[part - 1];
-      if (width == 0) return;
-      for (int i = from; i < from + count; i++, at += width) {
-        Encoder.copy(bytes(order[i]), Platform.BYTE_ARRAY_OFFSET + begin(order[i], part), to, at, width);
+    /** The parts of so many rows, from one place in their order on, each to where its own stand. */
+    void take(int from, int count, byte[] to, int[] at) {
+      for (int i = from; i < from + count; i++) {
+        int chunk = chunk(order[i]), place = place(order[i]);
+        byte[] bytes = chunks[chunk].array();
+        for (int k = 0; k < PARTS.length; k++) {
+          int begin = ends[PARTS[k] - 1], width = ends[PARTS[k]] - begin;
+          if (width > 0) Encoder.copy(bytes, Platform.BYTE_ARRAY_OFFSET + counts[chunk] * begin + place * width, to, at[k], width);
+          at[k] += width;
+        }
       }
     }
   }
