@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import dlsql
 
-warehouse, master, conf, words, width, options = json.loads(sys.argv[1])
+warehouse, master, conf, words, width, count, options = json.loads(sys.argv[1])
 
 
 class Wide(nn.Module):
@@ -33,7 +33,7 @@ def digest(file: Path) -> str:
 
 
 spark = dlsql.session(warehouse, master=master, name="large", conf=conf)
-rows = spark.range(1024).selectExpr("id * 9973 % 1000 AS word", "id % 7 * 1D AS label")
+rows = spark.range(count).selectExpr("id * 9973 % 1000 AS word", "id % 7 * 1D AS label")
 arguments = {"words": words, "width": width}
 dlsql.train(rows, "wide", model_type="dnn_regressor", module=Wide, module_args=arguments, num_workers=2, early_stop=False, **options)
 uri = spark.sql("SELECT uri FROM dlsql.models").collect()[0][0]
