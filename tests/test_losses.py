@@ -158,7 +158,7 @@ def test_every_option_of_a_step_arrives_at_the_workers_under_its_own_name() -> N
     assert {name: getattr(steps, name) for name in said if name not in ("freeze", "transport")} == {
         name: value for name, value in said.items() if name not in ("freeze", "transport")
     }
-    assert (steps.frozen, steps.shortened, steps.batch_size, steps.threads) == (("layers.0",), True, 16, 3)
+    assert (steps.frozen, steps.transport, steps.batch_size, steps.threads) == (("layers.0",), said["transport"], 16, 3)
 
 
 @pytest.mark.parametrize(

@@ -137,10 +137,10 @@ def test_averaging_every_gradient_is_exact_for_optimisers_with_a_memory_too(
         (local_steps("NAdam", batch_norm=True), {"sync_every": 5}),
         (local_steps(outer_learn_rate=0.7, outer_momentum=0.9), {"sync_every": 3, "outer_learn_rate": 0.7, "outer_momentum": 0.9}),
         (local_steps("ASGD", frozen=("layers.0",)), {"sync_every": 4}),
-        (local_steps("Adam", batch_norm=True, shortened=True), {"sync_every": 4}),
-        (local_steps("Adam", batch_norm=True, shortened=True), {"sync_every": 1}),
+        (local_steps("Adam", batch_norm=True, transport="bfloat16"), {"sync_every": 4}),
+        (local_steps("Adam", batch_norm=True, transport="float16"), {"sync_every": 1}),
         (
-            local_steps(outer_learn_rate=0.7, outer_momentum=0.9, shortened=True),
+            local_steps(outer_learn_rate=0.7, outer_momentum=0.9, transport="float16"),
             {"sync_every": 3, "outer_learn_rate": 0.7, "outer_momentum": 0.9},
         ),
         (local_steps("Adam", mixed_precision=True), {"sync_every": 4}),
@@ -163,9 +163,9 @@ def test_both_ways_of_agreeing_give_the_same_bits(
 def test_short_transport_and_mixed_precision_learn_nearly_what_float32_learns(spark: SparkSession, every: int) -> None:
     parts = [worker_blocks(i, 300) for i in range(2)]
     whole, seen = train(spark, parts, local_steps("Adam"), 3, sync_every=every)
-    for more in ({"shortened": True}, {"mixed_precision": True}):
-        found, seen_short = train(spark, parts, local_steps("Adam", **more), 3, sync_every=every)
-        assert seen_short.losses == pytest.approx(seen.losses, rel=0.01)  # a bfloat16 has 8 bits: 0.8 % a number
+    for steps in (*(local_steps("Adam", transport=one) for one in ("bfloat16", "float16")), local_steps("Adam", mixed_precision=True)):
+        found, seen_short = train(spark, parts, steps, 3, sync_every=every)
+        assert seen_short.losses == pytest.approx(seen.losses, rel=0.01)  # a bfloat16 has 8 bits: 0.8 % a number; a float16 11
         assert 0 < distance(found, whole) < 0.2  # which Adam's steps add up, 100 of them
 
 

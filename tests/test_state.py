@@ -44,25 +44,34 @@ def test_pieces_merge_to_the_bits_of_the_wholes(size: int) -> None:
     assert same(joined(pieces), merge(states, weights))
 
 
-def test_a_state_that_travels_short_is_cut_off_towards_the_state_before() -> None:
+@pytest.mark.parametrize(("transport", "steps"), [("bfloat16", 128), ("float16", 1024)])
+def test_a_state_that_travels_short_is_cut_off_towards_the_state_before(transport: str, steps: int) -> None:
     before, after = drawn(1), drawn(2)
-    found = restored(shortened(after, before), before)
+    found = restored(shortened(after, before, transport), before)
     assert list(found) == list(after)
     for key in ("network/weight", "network/scale"):
         told, true = found[key] - before[key], after[key] - before[key]
         assert np.all(
             np.abs(told) <= np.abs(true) * (1 + 1e-5)
         )  # 1e-5: what float32 rounds where a difference is small beside what it is of
-        assert np.all(np.abs(told - true) <= np.abs(true) / 128 + 1e-6)
+        assert np.all(np.abs(told - true) <= np.abs(true) / steps + 1e-6)
     for key in ("network/num_batches_tracked", "optimizer/0/exp_avg", "optimizer/0/step"):  # counters, and what is no float32
         assert np.array_equal(found[key], after[key])
 
 
-def test_a_second_moment_that_travels_short_stays_at_least_zero() -> None:
+@pytest.mark.parametrize("transport", ["bfloat16", "float16"])
+def test_a_second_moment_that_travels_short_stays_at_least_zero(transport: str) -> None:
     before = {"optimizer/0/exp_avg_sq": np.random.default_rng(0).random(10_000).astype(np.float32) * 1e-9}
     gone = [{"optimizer/0/exp_avg_sq": before["optimizer/0/exp_avg_sq"] * np.float32(rest)} for rest in (0.0, 1e-6)]
-    found = restored(merge([shortened(one, before) for one in gone], [1, 3]), before)
+    found = restored(merge([shortened(one, before, transport) for one in gone], [1, 3]), before)
     assert np.all(found["optimizer/0/exp_avg_sq"] >= 0)
+
+
+def test_what_is_beyond_float16_travels_as_the_last_number_and_nan_as_nan() -> None:
+    state = {"network/w": np.array([1e30, -1e30, 65519.0, -np.inf, np.nan, 1e-9, -1e-9], np.float32)}
+    np.testing.assert_array_equal(
+        restored(shortened(state, {}, "float16"), {})["network/w"], np.array([65504, -65504, 65504, -np.inf, np.nan, 0, 0], np.float32)
+    )
 
 
 @pytest.mark.parametrize(("rate", "momentum"), [(0.7, 0.9), (1.0, 0.5), (0.3, 0.0)])

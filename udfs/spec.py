@@ -222,9 +222,14 @@ class LocalSteps:
     class_weights: tuple[float, ...] | None = None
     frozen: tuple[str, ...] = ()  # prefixes of parameter names that do not move
     own_loss: Code | None = None  # (outputs, labels), of several labels two tuples -> the loss of each row [rows], or one of all rows
-    shortened: bool = False  # what workers tell one another travels as bfloat16
+    transport: str = "float32"  # what workers tell one another travels as this: float32 | bfloat16 | float16
     mixed_precision: bool = False
     rate_factor: float = 1.0  # of the learning rate of local steps, see `udfs.schedules.rate_factor`
+
+    @property
+    def is_short(self) -> bool:
+        """Whether what workers tell one another has two bytes a number."""
+        return self.transport != "float32"
 
     @property
     def steps_out(self) -> bool:

@@ -111,8 +111,9 @@ def average(vectors: Sequence[npt.NDArray[Any]] | npt.NDArray[Any], weights: Seq
     >>> average([np.array([1.0]), np.array([3.0]), np.array([np.nan])], [1, 3, 0]).tolist()
     [2.5]
     """
-    if vectors[0].dtype == np.uint16:  # of `shortened`
-        return _upper(average([_lengthened(vector) for vector in vectors], weights))
+    if vectors[0].dtype in (np.uint16, np.float16):  # of `shortened`
+        cut_off = _upper if vectors[0].dtype == np.uint16 else _towards_zero
+        return cut_off(average([_lengthened(vector) for vector in vectors], weights))
     total = float(sum(weights))
     shares = [weight / total if weight else 0.0 for weight in weights]
     flat = [np.reshape(vector, -1) for vector in vectors]
@@ -137,17 +138,23 @@ def is_averaged(key: str, value: npt.NDArray[Any]) -> bool:
 _SHORT = "short/"
 
 
-def shortened(state: State, before: State) -> State:
-    """What travels of a state where two bytes a number shall do: by how much each float32 differs from the one before, as bfloat16.
+def shortened(state: State, before: State, transport: str) -> State:
+    """What travels of a state where two bytes a number shall do: by how much each float32 differs from the one before, as bfloat16 or
+    float16. As float32 the state itself does.
 
-    A float32 is cut off after its upper half, as BigDL did it, and not rounded: a difference so never grows, and a moment that must not be
-    negative does not become so.
+    A number is cut off, as BigDL cut it off after its upper half, and not rounded: a difference so never grows, and a moment that must not
+    be negative does not become so.
 
-    >>> [*shortened({"network/w": np.array([1.01], np.float32)}, {"network/w": np.array([1.0], np.float32)}).items()]
+    >>> [*shortened({"network/w": np.array([1.01], np.float32)}, {"network/w": np.array([1.0], np.float32)}, "bfloat16").items()]
     [('short/network/w', array([15395], dtype=uint16))]
     """
+    if transport == "float32":
+        return state
+    cut_off = _CUT_OFF[transport]
     return {
-        f"{_SHORT}{key}" if _is_long(key, value) else key: _upper(value - before.get(key, np.float32(0))) if _is_long(key, value) else value
+        f"{_SHORT}{key}" if _is_long(key, value) else key: cut_off(value - before.get(key, np.float32(0)))
+        if _is_long(key, value)
+        else value
         for key, value in state.items()
     }
 
@@ -169,8 +176,18 @@ def _upper(vector: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return (np.ascontiguousarray(vector, np.float32).view(np.uint32) >> 16).astype(np.uint16).reshape(np.shape(vector))
 
 
+def _towards_zero(vector: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """As float16, and what is beyond its numbers as the last of them."""
+    with np.errstate(over="ignore"):
+        near = np.asarray(vector, np.float16)
+    return np.where(np.abs(near.astype(np.float32)) > np.abs(vector), np.nextafter(near, np.float16(0)), near)
+
+
+_CUT_OFF = {"bfloat16": _upper, "float16": _towards_zero}
+
+
 def _lengthened(vector: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return (vector.astype(np.uint32) << 16).view(np.float32)
+    return vector.astype(np.float32) if vector.dtype == np.float16 else (vector.astype(np.uint32) << 16).view(np.float32)
 
 
 def merge(states: Sequence[State], weights: Sequence[float]) -> State:

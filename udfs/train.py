@@ -103,7 +103,7 @@ class Learner:
         self.optimizer = optimizer(steps.optimizer, self.module.parameters(), 0.0, steps.optimizer_args)
         self._outer = {key: value for key, value in state.items() if key.startswith("outer/")}
         # The last state that all agreed on, which an outer optimiser steps from and differences are told from, is kept for them alone.
-        self._before: State = state if steps.steps_out or steps.shortened else {}
+        self._before: State = state if steps.steps_out or steps.is_short else {}
         self._load_optimizer(state)
 
     def begin(self, this: Round) -> None:
@@ -145,7 +145,7 @@ class Learner:
     def half(self) -> State:
         """Half a step: the gradients of all parameters that move, zeros where there are none, and what is kept beside them."""
         gradients = _views(self._gradients())
-        return {**(shortened(gradients, {}) if self.steps.shortened else gradients), **_views(self._kept)}
+        return {**shortened(gradients, {}, self.steps.transport), **_views(self._kept)}
 
     def _gradients(self) -> dict[str, Tensor]:
         for parameter in self.moving:
@@ -165,7 +165,7 @@ class Learner:
     def stretch(self) -> State:
         """What the steps since the workers last agreed came to, as it travels to whoever merges it."""
         self.make_slots()
-        return shortened(self.state(), self._before) if self.steps.shortened else self.state()
+        return shortened(self.state(), self._before, self.steps.transport)
 
     def _tensors(self) -> dict[str, Tensor]:
         slots = self.optimizer.state_dict()["state"].items()
@@ -185,7 +185,7 @@ class Learner:
         bare = not self.optimizer.state_dict()["state"]
         self.make_slots()
         held = self._tensors()
-        own = shortened(_views(held), self._before) if self.steps.shortened else _views(held)
+        own = shortened(_views(held), self._before, self.steps.transport)
         if together.merge(own, rows):
             agreed = stepped_out(self.steps, self._before, own)
             _put(agreed, held)

@@ -267,7 +267,7 @@ def _local_steps(settings: Settings, names: Mapping[str, str], outline: Outline,
         l1_reg=settings.l1_reg, l2_reg=settings.l2_reg, grad_clip=settings.grad_clip, grad_clip_value=settings.grad_clip_value,
         outer_learn_rate=settings.outer_learn_rate, outer_momentum=settings.outer_momentum, label_smoothing=settings.label_smoothing,
         class_weights=_class_weights(settings, outline.found), frozen=settings.freeze, own_loss=outline.loss,
-        shortened=settings.transport == "bfloat16", mixed_precision=settings.mixed_precision,
+        transport=settings.transport, mixed_precision=settings.mixed_precision,
         rate_factor=rate_factor(names["optimizer"], outline.batch / settings.batch_size),
     )  # fmt: skip
 
