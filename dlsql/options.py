@@ -219,7 +219,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("sync_every", _whole(1), None, "Local steps between averagings, 1 for synchronous SGD; 16 averagings an epoch by default."),
     Option("outer_learn_rate", _number(0, open_low=True), 1.0, "Rate of the step from the last state to the workers' average (DiLoCo)."),
     Option("outer_momentum", _number(0, 1, open_high=True), 0.0, "Nesterov momentum of that step; 0 at a rate of 1 is plain averaging."),
-    Option("transport", _one_of(("float32", "bfloat16", "float16")), "float32", "What workers tell one another: four bytes a number, or two."),
+    Option("transport", _one_of(("float32", "bfloat16", "float16")), "float32", "What workers tell one another: 4 bytes a number or 2."),
     Option("quantization", _one_of(("none", "int8")), "none", _QUANTIZATION),
     Option("mixed_precision", _flag(), False, "Compute a step in bfloat16 where torch.autocast does; parameters stay float32."),
     Option("num_workers", _whole(1, 10_000), None, "Parallel tasks a round; chosen from rows, batch size and cores by default."),
