@@ -30,9 +30,9 @@ from dlsql.errors import DlsqlError, error
 _LOG = logging.getLogger("dlsql")
 # In an order in which each uses those before it.
 _SOURCES = (
-    "Lists", "Language", "Asked", "Element", "Encoder", "Inputs", "Wanted", "Encode", "Answers", "Labels", "Tensors", "Answer",
-    "PackColumns", "Blocks", "Predict", "Numbers", "Unpacked", "Scoring", "ChunkSerializer", "Storage", "Packing", "Statistics",
-    "Functions", "Metastore",
+    "Lists", "Language", "Asked", "Values", "Element", "TensorPart", "Encoder", "Inputs", "Wanted", "Encode", "Answers", "Labels",
+    "Tensors", "Answer", "PackColumns", "Blocks", "Predict", "Numbers", "Unpacked", "Scoring", "ChunkSerializer", "Storage", "Packing",
+    "Statistics", "Functions", "Metastore",
 )  # fmt: skip
 
 _T = TypeVar("_T")

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from udfs import graphs, preprocess, rows
+from udfs.engines import AT_ONCE
 from udfs.spec import Feature, Graph, Preprocess, Tensor
 
 
@@ -63,7 +64,8 @@ def tensors_in(graph: Graph, *, strict: bool) -> str:
     row = rows.tensor_type(graph)
     assert row.fields is not None
     parts = [_tensor(tensor) | {"at": at} for tensor, (_, at, *_) in zip(graph.inputs, row.fields.values(), strict=True)]
-    return json.dumps({"bytes": row.itemsize, "strict": strict, "parts": parts}, ensure_ascii=False)
+    most = max(1, AT_ONCE // max(graph.given_bytes, 1))  # rows whose outputs come back as one value
+    return json.dumps({"bytes": row.itemsize, "most": most, "strict": strict, "parts": parts}, ensure_ascii=False)
 
 
 def _tensor(tensor: Tensor) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What a query that has run left behind: the metrics of its plan, and files in the memory of its workers."""
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,16 @@ _ROWS = {"Predict": "rowsScored", "ArrowEvalPython": "pythonNumRowsReceived"}
 
 def scored(frame: DataFrame) -> int:
     """Rows that networks scored, of all predictions of a query that has run; of columns that travel as they are those that came back."""
+    return _total(frame, _ROWS)
+
+
+def sent(frame: DataFrame) -> int:
+    """Bytes that went to Python's workers in blocks."""
+    return _total(frame, {"Predict": "pythonDataSent"})
+
+
+def _total(frame: DataFrame, metrics: Mapping[str, str]) -> int:
+    """Of operators by their names one of their metrics each."""
     found = 0
     nodes: list[Any] = [frame._jdf.queryExecution().executedPlan()]
     while nodes:
@@ -22,8 +33,8 @@ def scored(frame: DataFrame) -> int:
         elif node.nodeName().endswith("QueryStage"):
             nodes.append(node.plan())
         nodes += [node.children().apply(i) for i in range(node.children().size())]
-        if node.nodeName() in _ROWS:
-            found += node.metrics().apply(_ROWS[node.nodeName()]).value()
+        if node.nodeName() in metrics:
+            found += node.metrics().apply(metrics[node.nodeName()]).value()
     return found
 
 

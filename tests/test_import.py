@@ -18,10 +18,10 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 import dlsql
-from dlsql import inference
+from dlsql import encoding, inference
 from examples.datasets import model
 from tests.graphs import BOOL, DOUBLE, FLOAT, HALF, INT8, INT64, UINT8, UINT64, graph
-from tests.seen import mapping, scored, share, workers
+from tests.seen import mapping, scored, sent, share, workers
 from udfs.spec import LARGE
 
 
@@ -327,6 +327,22 @@ def test_a_large_network_in_another_file_system_is_read_from_there(spark: SparkS
     finally:
         spark.conf.unset("spark.dlsql.catalog.database")
         spark.sql("DROP DATABASE elsewhere CASCADE")
+
+
+def test_rows_of_which_a_graph_makes_much_come_back_a_few_at_a_time(
+    spark: SparkSession, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one value they would fill the heap."""
+    nodes = [("MatMul", ["x", "ones"], ["y"])]
+    file = graph(tmp_path, nodes, [("x", FLOAT, ["n", 1])], [("y", FLOAT, ["n", 5000])], ones=np.ones((1, 5000), np.float32))
+    told = []
+    for rows in (100, 2):
+        monkeypatch.setattr(encoding, "AT_ONCE", rows * 4 * 5000)
+        imported(spark, file)
+        asked = spark.range(0, 7, 1, 1).select(dlsql.predict("m", F.col("id").cast("float")).alias("y"))
+        assert [sum(row["y"]) for row in asked.collect()] == [5000 * i for i in range(7)]
+        told.append(sent(asked))
+    assert told[1] > 2 * told[0]  # four blocks, each with a head, in the place of one
 
 
 def test_explain_says_what_runs(spark: SparkSession, summing: str) -> None:

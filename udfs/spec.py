@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 
 from udfs.stopping import Rules
@@ -303,8 +304,13 @@ class Graph:
 
     @property
     def is_even(self) -> bool:
-        """Whether all rows are of one size."""
-        return not self.lengths and not any(one.is_open for one in self.inputs)
+        """Whether all rows are of one size, and of any."""
+        return not self.lengths and all(one.fixed and not one.is_open for one in self.inputs)
+
+    @property
+    def given_bytes(self) -> int:
+        """How many bytes it gives for a row, those of sizes that are not known aside."""
+        return sum(one.fixed * np.dtype(one.dtype).itemsize for one in self.outputs)
 
     def to_json(self) -> str:
         """The form in the model store."""

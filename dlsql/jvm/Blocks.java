@@ -112,7 +112,7 @@ public final class Blocks extends scala.collection.AbstractIterator {
       long where = row.getLong(places[i]);  // of bytes: where they lie in the row, and how many they are
       int length = (int) where;
       reserve(i, length);
-      Encoder.copy(row.getBaseObject(), row.getBaseOffset() + (where >>> 32), held[i], sizes[i], length);
+      Values.copy(row.getBaseObject(), row.getBaseOffset() + (where >>> 32), held[i], sizes[i], length);
       sizes[i] += length;
     }
     if (waiting != null) waiting.add(keeping.apply(row));
@@ -206,7 +206,7 @@ public final class Blocks extends scala.collection.AbstractIterator {
       int size = one.getSizeInBytes(), stride = 8 + size + spare;
       reserve(stride);
       Platform.putLong(rows, Platform.BYTE_ARRAY_OFFSET + filled, size);
-      Encoder.copy(one.getBaseObject(), one.getBaseOffset(), rows, filled + 8, size);
+      Values.copy(one.getBaseObject(), one.getBaseOffset(), rows, filled + 8, size);
       filled += stride;
     }
 

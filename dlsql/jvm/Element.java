@@ -19,13 +19,6 @@ public final class Element implements java.io.Serializable {
   private static final int FIRST_UNSIGNED = 5;
   private static final double TWO_63 = 9223372036854775808.0;
 
-  private static final double[] POWERS = new double[23];  // of ten, those that a double holds exactly
-
-  static {
-    double power = 1;
-    for (int i = 0; i < POWERS.length; i++, power *= 10) POWERS[i] = power;
-  }
-
   public final int type;
   public final int size;  // in bytes
   private final long least;  // of whole numbers but those of UINT64
@@ -75,7 +68,7 @@ public final class Element implements java.io.Serializable {
   }
 
   public boolean put(byte[] to, long place, Decimal value) {
-    if (type >= FLOAT16) return put(to, place, decimal(value));
+    if (type >= FLOAT16) return put(to, place, Values.decimal(value));
     if (type == BOOL) return put(to, place, value.isZero() ? 0L : 1L);
     BigInteger whole = value.toJavaBigDecimal().toBigInteger();
     if (type == UINT64 && whole.signum() >= 0 && whole.bitLength() <= 64) {
@@ -90,13 +83,6 @@ public final class Element implements java.io.Serializable {
     else if (size == 2) Platform.putShort(to, place, (short) value);
     else if (size == 4) Platform.putInt(to, place, (int) value);
     else Platform.putLong(to, place, value);
-  }
-
-  /** A decimal as the double nearest to it: both are whole numbers that a double holds, so that one division rounds once. */
-  public static double decimal(Decimal value) {
-    if (value.precision() > 18 || value.scale() > 22) return value.toDouble();
-    long whole = value.toUnscaledLong();
-    return Math.abs(whole) <= 1L << 53 ? whole / POWERS[value.scale()] : value.toDouble();
   }
 
   /** The bits of the float16 nearest to a number, the even one of two that are as near. */

@@ -166,7 +166,7 @@ public class Encode extends Expression implements Inputs, ConditionalExpression,
           DecimalType decimal = (DecimalType) element;
           fits &= encoder.decimals(row, part, array, decimal.precision(), decimal.scale());
         } else {
-          fits &= encoder.numbers(row, part, array, Encoder.elements(element));
+          fits &= encoder.numbers(row, part, array, Values.elements(element));
         }
       } else if (kind.equals("bytes")) {
         fits &= encoder.bytes(row, part, (byte[]) value);
@@ -177,7 +177,7 @@ public class Encode extends Expression implements Inputs, ConditionalExpression,
         encoder.time(row, part, e.dataType() instanceof DateType ? ((Integer) value).doubleValue() * 86400.0 : ((Long) value).doubleValue() * 1e-6);
       } else if (value != null && kind.equals("number")) {
         fits &= encoder.number(row, part, value instanceof Boolean ? (((Boolean) value).booleanValue() ? 1 : 0)
-            : value instanceof Decimal ? Element.decimal((Decimal) value) : ((Number) value).doubleValue());
+            : value instanceof Decimal ? Values.decimal((Decimal) value) : ((Number) value).doubleValue());
       } else if (value != null) {
         encoder.raw(row, part, value instanceof Boolean ? (((Boolean) value).booleanValue() ? 1 : 0) : ((Number) value).longValue());
       }
@@ -188,14 +188,14 @@ public class Encode extends Expression implements Inputs, ConditionalExpression,
   private boolean tensor(byte[] row, int part, Object value, DataType type) {
     if (type instanceof ArrayType) {
       DataType element = ((ArrayType) type).elementType();
-      if (!(element instanceof DecimalType)) return encoder.tensor(row, part, (ArrayData) value, Encoder.elements(element));
-      return encoder.tensor(row, part, (ArrayData) value, ((DecimalType) element).precision(), ((DecimalType) element).scale());
+      if (!(element instanceof DecimalType)) return encoder.tensor(part).put(row, (ArrayData) value, Values.elements(element));
+      return encoder.tensor(part).put(row, (ArrayData) value, ((DecimalType) element).precision(), ((DecimalType) element).scale());
     }
-    if (value instanceof byte[]) return encoder.tensor(row, part, (byte[]) value);
-    if (value instanceof Decimal) return encoder.tensor(row, part, (Decimal) value);
-    if (value instanceof Boolean) return encoder.tensor(row, part, ((Boolean) value).booleanValue() ? 1L : 0L);
-    if (type instanceof FractionalType) return encoder.tensor(row, part, ((Number) value).doubleValue());
-    return encoder.tensor(row, part, ((Number) value).longValue());
+    if (value instanceof byte[]) return encoder.tensor(part).put(row, (byte[]) value);
+    if (value instanceof Decimal) return encoder.tensor(part).put(row, (Decimal) value);
+    if (value instanceof Boolean) return encoder.tensor(part).put(row, ((Boolean) value).booleanValue() ? 1L : 0L);
+    if (type instanceof FractionalType) return encoder.tensor(part).put(row, ((Number) value).doubleValue());
+    return encoder.tensor(part).put(row, ((Number) value).longValue());
   }
 
   public ExprCode doGenCode(CodegenContext ctx, ExprCode ev) {
@@ -231,14 +231,14 @@ public class Encode extends Expression implements Inputs, ConditionalExpression,
     String orNull = "(" + given.isNull() + " ? null : " + value + ")";
     String put;
     if (kind.equals("tensor")) {
-      put = fits + " &= !" + given.isNull() + " && " + object + ".tensor" + to + asTensor(e.dataType(), value) + ");";
+      put = fits + " &= !" + given.isNull() + " && " + object + ".tensor(" + part + ").put(" + row + ", " + asTensor(e.dataType(), value) + ");";
     } else if (kind.equals("numbers")) {
       DataType element = ((ArrayType) e.dataType()).elementType();
       if (element instanceof DecimalType) {
         DecimalType decimal = (DecimalType) element;
         put = fits + " &= " + object + ".decimals" + to + orNull + ", " + decimal.precision() + ", " + decimal.scale() + ");";
       } else {
-        put = fits + " &= " + object + ".numbers" + to + orNull + ", " + Encoder.elements(element) + ");";
+        put = fits + " &= " + object + ".numbers" + to + orNull + ", " + Values.elements(element) + ");";
       }
     } else if (kind.equals("bytes")) {
       put = fits + " &= " + object + ".bytes" + to + orNull + ");";
@@ -249,7 +249,7 @@ public class Encode extends Expression implements Inputs, ConditionalExpression,
       DataType type = e.dataType();
       boolean raw = kind.equals("raw");
       String number = type instanceof BooleanType ? "(" + value + (raw ? " ? 1L : 0L)" : " ? 1.0 : 0.0)")
-          : type instanceof DecimalType ? "dlsql.Element.decimal(" + value + ")"
+          : type instanceof DecimalType ? "dlsql.Values.decimal(" + value + ")"
           : !kind.equals("time") ? (raw ? "(long) " : "(double) ") + value
           : type instanceof DateType ? "(double) " + value + " * 86400.0" : "(double) " + value + " * 1.0E-6";
       String fit = kind.equals("number") ? fits + " &= " : "";
@@ -258,11 +258,11 @@ public class Encode extends Expression implements Inputs, ConditionalExpression,
     return given.code().toString() + "\n" + put + "\n";
   }
 
-  /** The arguments of the Encoder's `tensor` that a value of a type makes. */
+  /** The arguments of TensorPart's `put` that a value of a type makes. */
   private static String asTensor(DataType type, String value) {
     if (type instanceof ArrayType) {
       DataType element = ((ArrayType) type).elementType();
-      if (!(element instanceof DecimalType)) return value + ", " + Encoder.elements(element);
+      if (!(element instanceof DecimalType)) return value + ", " + Values.elements(element);
       return value + ", " + ((DecimalType) element).precision() + ", " + ((DecimalType) element).scale();
     }
     if (type instanceof BinaryType || type instanceof DecimalType) return value;

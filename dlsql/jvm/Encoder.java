@@ -17,12 +17,11 @@ import org.apache.spark.unsafe.types.UTF8String;
  * What each number becomes is what udfs/preprocess.py makes of it, bit for bit; where in the row it stands, Python says.
  */
 public final class Encoder implements java.io.Serializable {
-  public static final int FLOAT = 0, DOUBLE = 1, BYTE = 2, SHORT = 3, INT = 4, LONG = 5, BOOLEAN = 6;  // elements of an array
-
   private static final long START = Platform.BYTE_ARRAY_OFFSET;
   private static final ConcurrentHashMap WORDS = new ConcurrentHashMap();  // vocabularies that this process has hashed, by their text
 
   private final int bytes;  // of a row
+  private final int most;  // rows that may travel together
   private final boolean alone;  // the only input is an array: where it is NULL or holds one, there is nothing to score
   private final boolean strict;
   private final boolean finite;  // a row with a number that is NaN or infinite does not fit
@@ -39,18 +38,17 @@ public final class Encoder implements java.io.Serializable {
   private final byte[][] words;  // of a category, each word after its length: half the size of a map of them, when a task travels
   private final boolean[] nulls;  // whether training saw a NULL in the category
   private final int[] first;  // the code of the first word
-  private final Element[] tensors;  // of a part of an imported graph, which keeps its numbers
-  private final String[] shown;  // its type and sizes
-  private final String[] limits;  // of its numbers
+  private final TensorPart[] tensors;  // of an imported graph, which takes numbers as they are
   private transient java.util.HashMap[] places;
   private transient Recent[] recent;  // of a category of whole numbers
 
-  /** From what Python says: {"bytes", "alone", "strict", "finite", "parts": [{"name", "kind", "at", ...}]}. */
+  /** From what Python says: {"bytes", "most", "alone", "strict", "finite", "parts": [{"name", "kind", "at", ...}]}. */
   public Encoder(String json) {
     Map given = (Map) Language.Python.read(json, Map.class);
     List parts = (List) given.get("parts");
     int n = parts.size();
     bytes = ((Number) given.get("bytes")).intValue();
+    most = given.containsKey("most") ? ((Number) given.get("most")).intValue() : Integer.MAX_VALUE;
     alone = Boolean.TRUE.equals(given.get("alone"));
     strict = Boolean.TRUE.equals(given.get("strict"));
     finite = Boolean.TRUE.equals(given.get("finite"));
@@ -67,9 +65,7 @@ public final class Encoder implements java.io.Serializable {
     words = new byte[n][];
     nulls = new boolean[n];
     first = new int[n];
-    tensors = new Element[n];
-    shown = new String[n];
-    limits = new String[n];
+    tensors = new TensorPart[n];
     for (int i = 0; i < n; i++) {
       Map part = (Map) parts.get(i);
       names[i] = (String) part.get("name");
@@ -84,9 +80,7 @@ public final class Encoder implements java.io.Serializable {
       words[i] = joined((List) part.get("words"));
       nulls[i] = Boolean.TRUE.equals(part.get("nulls"));
       first[i] = part.containsKey("first") ? ((Number) part.get("first")).intValue() : 0;
-      tensors[i] = part.containsKey("dtype") ? new Element((String) part.get("dtype")) : null;
-      shown[i] = (String) part.get("shown");
-      limits[i] = (String) part.get("limits");
+      tensors[i] = "tensor".equals(kinds[i]) ? new TensorPart(part, strict) : null;
       bounds[i] = part.get("bound") == null ? Double.POSITIVE_INFINITY : ((Number) part.get("bound")).doubleValue();
     }
   }
@@ -126,6 +120,10 @@ public final class Encoder implements java.io.Serializable {
     return map;
   }
 
+  public TensorPart tensor(int part) {
+    return tensors[part];
+  }
+
   public String kind(int part) {
     return kinds[part];
   }
@@ -137,6 +135,10 @@ public final class Encoder implements java.io.Serializable {
 
   public int bytes() {
     return bytes;
+  }
+
+  public int most() {
+    return most;
   }
 
   /** A number; whether the row fits, as of all that follow. */
@@ -186,8 +188,8 @@ public final class Encoder implements java.io.Serializable {
     long place = start + at[part];
     double[] mean = means[part], scale = scales[part];  // of each element
     double bound = bounds[part];
-    if (elements == FLOAT && !gaps) return floats(rows, place, array.toFloatArray(), mean, scale, bound);
-    double[] values = doubles(array, elements);
+    if (elements == Values.FLOAT && !gaps) return floats(rows, place, array.toFloatArray(), mean, scale, bound);
+    double[] values = Values.doubles(array, elements);
     boolean missing = false;
     for (int i = 0; gaps && i < n; i++) {
       if (!array.isNullAt(i)) continue;
@@ -210,29 +212,6 @@ public final class Encoder implements java.io.Serializable {
     return true;
   }
 
-  /** Numbers out of an array, where it is NULL any. All at once: one by one, out of a column of Parquet, it takes three times as long. */
-  private static double[] doubles(ArrayData array, int elements) {
-    if (elements == DOUBLE) return array.toDoubleArray();
-    double[] values = new double[array.numElements()];
-    if (elements == FLOAT) {
-      float[] all = array.toFloatArray();
-      for (int i = 0; i < values.length; i++) values[i] = all[i];
-    } else if (elements == BYTE) {
-      byte[] all = array.toByteArray();
-      for (int i = 0; i < values.length; i++) values[i] = all[i];
-    } else if (elements == SHORT) {
-      short[] all = array.toShortArray();
-      for (int i = 0; i < values.length; i++) values[i] = all[i];
-    } else if (elements == INT) {
-      int[] all = array.toIntArray();
-      for (int i = 0; i < values.length; i++) values[i] = all[i];
-    } else {
-      long[] all = array.toLongArray();
-      for (int i = 0; i < values.length; i++) values[i] = all[i];
-    }
-    return values;
-  }
-
   /** The same for an array of decimals, which say their type. */
   public boolean decimals(byte[] row, int part, ArrayData array, int precision, int scale) {
     return decimals(row, START, part, array, precision, scale);
@@ -242,8 +221,8 @@ public final class Encoder implements java.io.Serializable {
     if (array == null) return !alone;
     double[] values = new double[array.numElements()];
     Object[] boxed = new Object[values.length];
-    for (int i = 0; i < values.length; i++) boxed[i] = array.isNullAt(i) ? null : Double.valueOf(Element.decimal(array.getDecimal(i, precision, scale)));
-    return numbers(rows, start, part, new org.apache.spark.sql.catalyst.util.GenericArrayData(boxed), DOUBLE, true);
+    for (int i = 0; i < values.length; i++) boxed[i] = array.isNullAt(i) ? null : Double.valueOf(Values.decimal(array.getDecimal(i, precision, scale)));
+    return numbers(rows, start, part, new org.apache.spark.sql.catalyst.util.GenericArrayData(boxed), Values.DOUBLE, true);
   }
 
   /** A tensor, float32 numbers as they are. */
@@ -257,124 +236,8 @@ public final class Encoder implements java.io.Serializable {
     if (length != 4 * sizes[part]) {
       return misfit("holds " + length + " bytes a row; the model takes " + 4 * sizes[part] + ", " + sizes[part] + " float32 numbers.", part);
     }
-    copy(tensor.getBaseObject(), tensor.getBaseOffset(), rows, (int) (start - START) + at[part], length);
+    Values.copy(tensor.getBaseObject(), tensor.getBaseOffset(), rows, (int) (start - START) + at[part], length);
     return true;
-  }
-
-  /** The bytes of a BINARY: where they lie, of a column of Spark's own, whose `getBinary` copies them. */
-  private static UTF8String bytes(ColumnVector column, int row) {
-    return column instanceof WritableColumnVector ? column.getUTF8String(row) : UTF8String.fromBytes(column.getBinary(row));
-  }
-
-  /** Bytes of a row. Of few, an array's copy is far faster than Platform's, which checks its arguments and calls; of four, neither is called. */
-  public static void copy(Object from, long at, byte[] to, int place, int length) {
-    if (length == 4) Platform.putInt(to, START + place, Platform.getInt(from, at));
-    else if (from instanceof byte[]) System.arraycopy(from, (int) (at - START), to, place, length);
-    else Platform.copyMemory(from, at, to, START + place, length);
-  }
-
-  /** A number as an element of a tensor. */
-  public boolean tensor(byte[] row, int part, long value) {
-    return tensor(row, START, part, value);
-  }
-
-  private boolean tensor(byte[] rows, long start, int part, long value) {
-    return tensors[part].put(rows, start + at[part], value) || outside(Long.valueOf(value), part);
-  }
-
-  public boolean tensor(byte[] row, int part, double value) {
-    return tensor(row, START, part, value);
-  }
-
-  private boolean tensor(byte[] rows, long start, int part, double value) {
-    return tensors[part].put(rows, start + at[part], value) || outside(Double.valueOf(value), part);
-  }
-
-  public boolean tensor(byte[] row, int part, Decimal value) {
-    return tensor(row, START, part, value);
-  }
-
-  private boolean tensor(byte[] rows, long start, int part, Decimal value) {
-    return tensors[part].put(rows, start + at[part], value) || outside(value, part);
-  }
-
-  /** An array as a tensor. */
-  public boolean tensor(byte[] row, int part, ArrayData array, int elements) {
-    return tensor(row, START, part, array, elements, true);
-  }
-
-  private boolean tensor(byte[] rows, long start, int part, ArrayData array, int elements, boolean gaps) {
-    if (array == null) return false;
-    Element tensor = tensors[part];
-    int n = array.numElements();
-    if (n != sizes[part]) return misfitting(n, part);
-    long place = start + at[part];
-    if (!gaps && elements == FLOAT && tensor.type == Element.FLOAT32) {
-      Platform.copyMemory(array.toFloatArray(), Platform.FLOAT_ARRAY_OFFSET, rows, place, 4L * n);
-      return true;
-    }
-    if (!gaps && elements == LONG && tensor.type == Element.INT64) {
-      Platform.copyMemory(array.toLongArray(), Platform.LONG_ARRAY_OFFSET, rows, place, 8L * n);
-      return true;
-    }
-    boolean whole = true;
-    for (int i = 0; gaps && i < n; i++) whole &= !array.isNullAt(i);
-    boolean fits = true;
-    if (elements == LONG || elements == BOOLEAN) {
-      for (int i = 0; i < n; i++, place += tensor.size) {
-        if (gaps && array.isNullAt(i)) continue;
-        long value = elements == LONG ? array.getLong(i) : array.getBoolean(i) ? 1 : 0;
-        fits &= tensor.put(rows, place, value) || outside(Long.valueOf(value), part);
-      }
-    } else {
-      double[] values = doubles(array, elements);  // which hold all numbers of these types
-      for (int i = 0; i < n; i++, place += tensor.size) {
-        if (gaps && array.isNullAt(i)) continue;
-        fits &= tensor.put(rows, place, values[i]) || outside(elements >= BYTE ? (Object) Long.valueOf((long) values[i]) : Double.valueOf(values[i]), part);
-      }
-    }
-    return fits && whole;
-  }
-
-  /** The same of decimals. */
-  public boolean tensor(byte[] row, int part, ArrayData array, int precision, int scale) {
-    return tensor(row, START, part, array, precision, scale);
-  }
-
-  private boolean tensor(byte[] rows, long start, int part, ArrayData array, int precision, int scale) {
-    if (array == null) return false;
-    int n = array.numElements();
-    if (n != sizes[part]) return misfitting(n, part);
-    long place = start + at[part];
-    boolean fits = true;
-    for (int i = 0; i < n; i++, place += tensors[part].size) {
-      Decimal value = array.isNullAt(i) ? null : array.getDecimal(i, precision, scale);
-      fits &= value != null && (tensors[part].put(rows, place, value) || outside(value, part));
-    }
-    return fits;
-  }
-
-  /** A tensor's own bytes. */
-  public boolean tensor(byte[] row, int part, byte[] tensor) {
-    return tensor(row, START, part, UTF8String.fromBytes(tensor));
-  }
-
-  private boolean tensor(byte[] rows, long start, int part, UTF8String tensor) {
-    if (tensor == null) return false;
-    int length = tensor.numBytes(), size = tensors[part].size, place = (int) (start - START) + at[part];
-    if (length != size * sizes[part]) return misfit("holds " + length + " bytes a row; the model takes " + shown[part] + ", " + size * sizes[part] + " bytes.", part);
-    copy(tensor.getBaseObject(), tensor.getBaseOffset(), rows, place, length);
-    // A truth value is 0 or 1, and other bytes would pass for neither.
-    if (tensors[part].type == Element.BOOL) for (int i = place; i < place + length; i++) if (rows[i] != 0) rows[i] = 1;
-    return true;
-  }
-
-  private boolean misfitting(int elements, int part) {
-    return misfit("holds " + elements + " elements a row; the model takes " + shown[part] + ".", part);
-  }
-
-  private boolean outside(Object value, int part) {
-    return misfit("holds " + value + "; the model takes " + limits[part] + ".", part);
   }
 
   private boolean misfit(String found, int part) {
@@ -479,16 +342,16 @@ public final class Encoder implements java.io.Serializable {
       for (int i = 0; i < count; i++) {
         int row = from + chosen[i];
         if (nulls && column.isNullAt(row)) continue;
-        if (!number(rows, start + (long) places[i] * stride, part, number(column, type, row))) fits[places[i]] = false;
+        if (!number(rows, start + (long) places[i] * stride, part, Values.number(column, type, row))) fits[places[i]] = false;
       }
       return;
     }
     if (kind.equals("tensor")) {
-      tensors(rows, start, stride, part, column, from, chosen, places, count, fits);
+      tensors[part].column(rows, start, stride, column, from, chosen, places, count, fits);
       return;
     }
     DataType element = type instanceof ArrayType ? ((ArrayType) type).elementType() : null;
-    boolean gaps = hasGaps(column);
+    boolean gaps = Values.hasGaps(column);
     for (int i = 0; i < count; i++) {
       int row = from + chosen[i];
       long at = start + (long) places[i] * stride;
@@ -497,73 +360,20 @@ public final class Encoder implements java.io.Serializable {
         ArrayData array = missing ? null : column.getArray(row);
         fits[places[i]] &= element instanceof DecimalType
             ? decimals(rows, at, part, array, ((DecimalType) element).precision(), ((DecimalType) element).scale())
-            : numbers(rows, at, part, array, elements(element), gaps);
+            : numbers(rows, at, part, array, Values.elements(element), gaps);
       } else if (kind.equals("bytes")) {
-        fits[places[i]] &= bytes(rows, at, part, missing ? null : bytes(column, row));
+        fits[places[i]] &= bytes(rows, at, part, missing ? null : Values.bytes(column, row));
       } else if (kind.equals("category")) {
         if (missing || type instanceof StringType) category(rows, at, part, missing ? null : column.getUTF8String(row));
-        else whole(rows, at, part, whole(column, type, row));
+        else whole(rows, at, part, Values.whole(column, type, row));
       } else if (missing) {
         continue;
       } else if (kind.equals("raw")) {
-        Platform.putLong(rows, at + this.at[part], whole(column, type, row));
+        Platform.putLong(rows, at + this.at[part], Values.whole(column, type, row));
       } else {
         time(rows, at, part, type instanceof DateType ? (double) column.getInt(row) * 86400.0 : (double) column.getLong(row) * 1e-6);
       }
     }
   }
 
-  /** Whether an element of a column's arrays may be NULL. */
-  private static boolean hasGaps(ColumnVector column) {
-    boolean isOpen = column.dataType() instanceof ArrayType && column instanceof WritableColumnVector;  // ORC's arrays do not show their elements
-    return !isOpen || column.getChild(0).hasNull();
-  }
-
-  private void tensors(byte[] rows, long start, int stride, int part, ColumnVector column, int from, int[] chosen, int[] places, int count,
-      boolean[] fits) {
-    DataType type = column.dataType();
-    DataType element = type instanceof ArrayType ? ((ArrayType) type).elementType() : null;
-    boolean nulls = column.hasNull(), gaps = hasGaps(column);
-    for (int i = 0; i < count; i++) {
-      int row = from + chosen[i];
-      long at = start + (long) places[i] * stride;
-      boolean fit;
-      if (nulls && column.isNullAt(row)) fit = false;
-      else if (element instanceof DecimalType) fit = tensor(rows, at, part, column.getArray(row), ((DecimalType) element).precision(), ((DecimalType) element).scale());
-      else if (element != null) fit = tensor(rows, at, part, column.getArray(row), elements(element), gaps);
-      else if (type instanceof BinaryType) fit = tensor(rows, at, part, bytes(column, row));
-      else if (type instanceof DecimalType) fit = tensor(rows, at, part, column.getDecimal(row, ((DecimalType) type).precision(), ((DecimalType) type).scale()));
-      else if (type instanceof FractionalType) fit = tensor(rows, at, part, number(column, type, row));
-      else fit = tensor(rows, at, part, whole(column, type, row));
-      fits[places[i]] &= fit;
-    }
-  }
-
-  private static double number(ColumnVector column, DataType type, int row) {
-    if (type instanceof DoubleType) return column.getDouble(row);
-    if (type instanceof FloatType) return column.getFloat(row);
-    if (type instanceof DecimalType) return Element.decimal(column.getDecimal(row, ((DecimalType) type).precision(), ((DecimalType) type).scale()));
-    return whole(column, type, row);
-  }
-
-  /** A whole number, or 1 for true. */
-  static long whole(ColumnVector column, DataType type, int row) {
-    if (type instanceof LongType) return column.getLong(row);
-    if (type instanceof IntegerType) return column.getInt(row);
-    if (type instanceof ShortType) return column.getShort(row);
-    if (type instanceof ByteType) return column.getByte(row);
-    return column.getBoolean(row) ? 1 : 0;
-  }
-
-  /** What kind of numbers an array holds. */
-  public static int elements(DataType type) {
-    if (type instanceof FloatType) return FLOAT;
-    if (type instanceof DoubleType) return DOUBLE;
-    if (type instanceof ByteType) return BYTE;
-    if (type instanceof ShortType) return SHORT;
-    if (type instanceof IntegerType) return INT;
-    if (type instanceof LongType) return LONG;
-    if (type instanceof BooleanType) return BOOLEAN;
-    throw new IllegalArgumentException("an array of " + type.catalogString());
-  }
 }

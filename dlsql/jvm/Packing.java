@@ -168,7 +168,7 @@ public final class Packing {
       Platform.putLong(chunk, Platform.BYTE_ARRAY_OFFSET + 8L * n, key);
       for (int part = 1; part < ends.length; part++) {
         int begin = ends[part - 1], width = ends[part] - begin;
-        if (width > 0) Encoder.copy(row, from + begin, chunk, full * begin + n * width, width);
+        if (width > 0) Values.copy(row, from + begin, chunk, full * begin + n * width, width);
       }
       if (n + 1 == full) ready = place;
     }
@@ -384,7 +384,7 @@ public final class Packing {
         byte[] bytes = chunks[chunk].array();
         for (int k = 0; k < PARTS.length; k++) {
           int begin = ends[PARTS[k] - 1], width = ends[PARTS[k]] - begin;
-          if (width > 0) Encoder.copy(bytes, Platform.BYTE_ARRAY_OFFSET + counts[chunk] * begin + place * width, to, at[k], width);
+          if (width > 0) Values.copy(bytes, Platform.BYTE_ARRAY_OFFSET + counts[chunk] * begin + place * width, to, at[k], width);
           at[k] += width;
         }
       }

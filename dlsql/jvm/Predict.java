@@ -48,11 +48,13 @@ public class Predict extends ArrowEvalPythonExec {
   private static final String SCORED = "rowsScored";
 
   private final Answers[] numbers;  // of each result that is given as a number: what reads it
+  private final int most;  // rows of a block
   private final SQLMetric scored;
 
-  public Predict(Seq udfs, Seq results, SparkPlan child, int evalType, Answers[] numbers) {
+  public Predict(Seq udfs, Seq results, SparkPlan child, int evalType, Answers[] numbers, int most) {
     super(udfs, results, child, evalType);
     this.numbers = numbers;
+    this.most = most;
     scored = SQLMetrics.createMetric(sparkContext(), "number of rows scored");
   }
 
@@ -62,12 +64,12 @@ public class Predict extends ArrowEvalPythonExec {
     results.set(result, ((Attribute) results.get(result)).withDataType(DoubleType$.MODULE$));
     Answers[] all = (Answers[]) numbers.clone();
     all[result] = answers;
-    return new Predict(udfs(), Lists.seq(results), child(), evalType(), all);
+    return new Predict(udfs(), Lists.seq(results), child(), evalType(), all, most);
   }
 
   /** The same, with its results under other names. */
   Predict named(Seq results) {
-    return new Predict(udfs(), results, child(), evalType(), numbers);
+    return new Predict(udfs(), results, child(), evalType(), numbers, most);
   }
 
   /** The columns of packed inputs, each once. */
@@ -101,15 +103,15 @@ public class Predict extends ArrowEvalPythonExec {
   }
 
   public SparkPlan withNewChildInternal(SparkPlan child) {
-    return new Predict(udfs(), resultAttrs(), child, evalType(), numbers);
+    return new Predict(udfs(), resultAttrs(), child, evalType(), numbers, most);
   }
 
   public int productArity() {
-    return 5;
+    return 6;
   }
 
   public Object productElement(int i) {
-    return i == 4 ? numbers : super.productElement(i);
+    return i == 5 ? Integer.valueOf(most) : i == 4 ? numbers : super.productElement(i);
   }
 
   public scala.collection.Iterator stringArgs() {
@@ -142,8 +144,8 @@ public class Predict extends ArrowEvalPythonExec {
     task.kept = Lists.seq(kept());
     task.places = new int[packed.size()];
     for (int i = 0; i < task.places.length; i++) task.places[i] = Lists.list(task.given).indexOf(packed.get(i));
-    int most = conf().arrowMaxRecordsPerBatch();
-    task.rows = most > 0 ? most : Integer.MAX_VALUE;  // as Spark reads it: no limit
+    int records = conf().arrowMaxRecordsPerBatch();
+    task.rows = records > 0 ? Math.min(records, most) : most;  // 0, as Spark reads it: no limit
     task.timeZone = conf().sessionLocalTimeZone();
     task.conf = ArrowPythonRunner.getPythonRunnerConfMap(conf());
     task.metrics = pythonMetrics();
@@ -315,7 +317,7 @@ public class Predict extends ArrowEvalPythonExec {
         }
         int width = widths[i], end = size + ByteArrayMethods.roundNumberOfBytesToNearestWord(width);
         if (end > size) Platform.putLong(bytes, Platform.BYTE_ARRAY_OFFSET + begin + end - 8, 0);
-        Encoder.copy(outputs[i], Platform.BYTE_ARRAY_OFFSET + places[i], bytes, begin + size, width);
+        Values.copy(outputs[i], Platform.BYTE_ARRAY_OFFSET + places[i], bytes, begin + size, width);
         row.setLong(first + i, (long) size << 32 | width);  // which takes away the mark of NULL, too
         places[i] += width;
         size = end;
@@ -329,7 +331,7 @@ public class Predict extends ArrowEvalPythonExec {
     private UnsafeRow roomier(UnsafeRow row) {
       int size = row.getSizeInBytes();
       if (buffer.length < size + room) buffer = new byte[Math.addExact(size, room)];
-      Encoder.copy(row.getBaseObject(), row.getBaseOffset(), buffer, 0, size);
+      Values.copy(row.getBaseObject(), row.getBaseOffset(), buffer, 0, size);
       copy.pointTo(buffer, size);
       return copy;
     }

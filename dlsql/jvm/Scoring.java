@@ -165,7 +165,7 @@ public class Scoring {
       for (Object column : Lists.list(plan.output())) if (needed.contains((NamedExpression) column)) columns.add(column);
       columns.addAll(inputs);
       plan = new Predict(Lists.seq(packing.udfs), Lists.seq(packing.results), new ProjectExec(Lists.seq(columns), plan), eval.evalType(),
-          new Answers[packing.udfs.size()]);
+          new Answers[packing.udfs.size()], most(inputs));
     }
     if (again.isEmpty()) return plan;
     List all = Lists.list(plan.output());
@@ -256,6 +256,13 @@ public class Scoring {
     Alias alias = alias(inputs, "features", NamedExpression.newExprId());
     packed.add(alias);
     return alias.toAttribute();
+  }
+
+  /** Rows that may travel together. */
+  private static int most(List packed) {
+    int most = Integer.MAX_VALUE;
+    for (Object one : packed) most = Math.min(most, ((Encode) ((Alias) one).child()).encoder().most());
+    return most;
   }
 
   private static SparkPlan carrying(ProjectExec node, SparkPlan child, List made) {
