@@ -8,8 +8,8 @@ from dlsql import options
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("transport", "bfloat", "Option `transport` is 'bfloat'; it takes one of float32, bfloat16."),
-        ("transport", 16, "Option `transport` is 16; it takes one of float32, bfloat16."),
+        ("transport", "bfloat", "Option `transport` is 'bfloat'; it takes one of float32, bfloat16, float16."),
+        ("transport", 16, "Option `transport` is 16; it takes one of float32, bfloat16, float16."),
         ("mixed_precision", "half", "Option `mixed_precision` is 'half'; it takes TRUE or FALSE."),
         ("mixed_precision", 1, "Option `mixed_precision` is 1; it takes TRUE or FALSE."),
     ],
