@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -127,7 +128,7 @@ def predict_graph(scoring: Scoring, *columns: pa.Array) -> pa.Array:
         widest = sum(one.lengths[alike].max() * np.dtype(tensor.dtype).itemsize for tensor, one in zip(graph.inputs, given, strict=True))
         most = _portion(model, int(widest))
         for at in range(0, len(alike), most):
-            for some, answers in _answers(model, lambda some: _fed(graph, given, some), alike[at : at + most], scoring.strict):
+            for some, answers in _answers(model, partial(_fed, graph, given), alike[at : at + most], scoring.strict):
                 nested = [_arrow(tensor, array) for tensor, array in zip(graph.outputs, answers, strict=True)]
                 pieces.append(pa.StructArray.from_arrays(nested, fields=list(_type(graph))))
                 places[some] = count + np.arange(len(some))
@@ -206,17 +207,17 @@ def limits(tensor: Tensor) -> str:
     return f"{kind}, from {ends.min} to {ends.max}"
 
 
-def _alike(graph: Graph, given: list[_Column], rows: Places) -> Iterator[Places]:
-    """Places whose tensors have the same shape: those of other lengths never meet, unless they may be padded."""
-    free = [one.lengths[rows] for tensor, one in zip(graph.inputs, given, strict=True) if tensor.is_open and tensor.pad is None]
-    if not len(rows):
+def _alike(graph: Graph, given: list[_Column], places: Places) -> Iterator[Places]:
+    """Rows whose tensors have the same shape: those of other lengths never meet, unless they may be padded."""
+    free = [one.lengths[places] for tensor, one in zip(graph.inputs, given, strict=True) if tensor.is_open and tensor.pad is None]
+    if not len(places):
         return
     if not free:
-        yield rows
+        yield places
         return
     _, which = np.unique(np.stack(free), axis=1, return_inverse=True)
     order = np.argsort(which.ravel(), kind="stable")
-    yield from np.split(rows[order], np.flatnonzero(np.diff(which.ravel()[order])) + 1)
+    yield from np.split(places[order], np.flatnonzero(np.diff(which.ravel()[order])) + 1)
 
 
 class _Failed(ScoringError):
@@ -256,13 +257,13 @@ def _outputs(model: _Loaded, take: Take, places: Places) -> list[Array]:
     return [_apart(tensor, array, len(full))[: len(places)] for tensor, array in zip(graph.outputs, found, strict=True)]
 
 
-def _apart(tensor: Tensor, array: Array, rows: int) -> Array:
+def _apart(tensor: Tensor, array: Array, count: int) -> Array:
     """What the graph gives, by rows."""
     array = np.asarray(array)
-    if array.ndim == 0 or len(array) != rows:
-        raise ScoringError(f"The model gives `{tensor.name}` {[*array.shape]} for {rows} rows: it does not keep rows apart.")
+    if array.ndim == 0 or len(array) != count:
+        raise ScoringError(f"The model gives `{tensor.name}` {[*array.shape]} for {count} rows: it does not keep rows apart.")
     if tensor.is_scalar:
-        return array.reshape(rows)
+        return array.reshape(count)
     if array.ndim - 1 != len(tensor.shape):
         raise ScoringError(f"The model gives `{tensor.name}` {[*array.shape]}; it said {tensor.shown} a row.")
     return array
@@ -294,19 +295,19 @@ def _run(model: _Loaded, feed: Mapping[str, Array]) -> list[Array]:
         raise _Failed(f"The model fails on {shapes}: {first_line(e)}") from e
 
 
-def _tensor(tensor: Tensor, one: _Column, rows: Places) -> Array:
+def _tensor(tensor: Tensor, one: _Column, places: Places) -> Array:
     """The rows of a column as a tensor [rows, *shape]; what is short is padded."""
-    lengths, starts = one.lengths[rows], one.starts[rows]
+    lengths, starts = one.lengths[places], one.starts[places]
     longest = int(lengths.max())
     if tensor.pad is None and (np.diff(starts) == longest).all():
-        flat = one.values[int(starts[0]) : int(starts[0]) + longest * len(rows)]  # no copy
+        flat = one.values[int(starts[0]) : int(starts[0]) + longest * len(places)]  # no copy
     else:
-        places = starts[:, None] + np.arange(longest)
+        elements = starts[:, None] + np.arange(longest)  # [rows, longest]
         there = np.arange(longest) < lengths[:, None]
-        flat = np.full(places.shape, tensor.pad or 0, one.values.dtype)
-        flat[there] = one.values[places[there]]
+        flat = np.full(elements.shape, tensor.pad or 0, one.values.dtype)
+        flat[there] = one.values[elements[there]]
     shape = [(longest // max(tensor.fixed, 1)) if size is None else size for size in tensor.shape]
-    return flat.reshape(len(rows), *shape)
+    return flat.reshape(len(places), *shape)
 
 
 _WIDER = {"float16": "float32", "uint8": "int16", "uint16": "int32", "uint32": "int64"}
