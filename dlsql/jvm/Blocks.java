@@ -21,7 +21,7 @@ import scala.collection.immutable.Seq;
  * its own, this runs there. What is kept of the rows waits meanwhile, in their order.
  */
 public final class Blocks extends scala.collection.AbstractIterator {
-  private static final int BYTES = 2 << 20;  // of a packed column in a block, about: large enough that its journey costs little, small enough for a core's cache
+  private static final int BYTES = 4 << 20;  // of a packed column in a block, about: large enough that its journey costs nothing, small enough for caches
 
   final int spare;  // bytes behind each row that is kept
   final Queue sent = new ConcurrentLinkedQueue();  // the Marks of each block
