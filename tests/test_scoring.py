@@ -253,6 +253,15 @@ def test_a_prediction_runs_once_where_a_filter_makes_a_feature_constant(spark: S
     spark.sql("DROP TABLE odd.parts")
 
 
+def test_a_join_of_predictions_with_themselves_reuses_them(spark: SparkSession, odd: DataFrame, tmp_path: Path) -> None:
+    odd.write.parquet(str(tmp_path / "given"))
+    spark.read.parquet(str(tmp_path / "given")).createOrReplaceTempView("given")
+    once = f"WITH p AS (SELECT id, {CALL} AS y FROM given)"
+    asked = spark.sql(f"{once} SELECT /*+ MERGE(b) */ a.y, b.y AS z FROM p AS a JOIN p AS b ON a.id = b.id")
+    assert len(asked.collect()) == 1000
+    assert scored(asked) == 1000
+
+
 def test_a_view_over_a_view_predicts_once(spark: SparkSession, odd: DataFrame) -> None:
     odd.write.mode("overwrite").saveAsTable("odd.rows")
     spark.sql("CREATE OR REPLACE VIEW odd.inner AS SELECT *, PREDICT('odd.number', struct(*)) AS y FROM odd.rows")

@@ -26,6 +26,7 @@ Take = Callable[[Places], Mapping[str, Array]]  # the graph's tensors for these 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
     graph: Graph
+    row: np.dtype[np.void]
     run: engines.Runner
     bytes: int
 
@@ -62,9 +63,8 @@ def predict_tensors(scoring: Scoring, packed: pa.Array) -> pa.Array:
     """
     model = _load(scoring)
     graph = model.graph
-    kind = rows.tensor_type(graph)
-    taken = rows.records(packed, kind)
-    most = _portion(model, kind.itemsize)
+    taken = rows.records(packed, model.row)
+    most = _portion(model, model.row.itemsize)
 
     def take(places: Places) -> dict[str, Array]:
         consecutive = len(places) > 0 and int(places[-1]) - int(places[0]) == len(places) - 1
@@ -78,13 +78,12 @@ def predict_tensors(scoring: Scoring, packed: pa.Array) -> pa.Array:
     for at in range(0, len(taken), most):
         for places, found in _answers(model, take, np.arange(at, min(at + most, len(taken))), scoring.strict):
             parts.append((places, _bytes(graph, found, len(places), scoring.strict)))
-    width = max((one.shape[1] for _, one in parts), default=0)
-    if len(parts) == 1 and len(parts[0][0]) == len(taken):
-        return rows.results(packed, kind, parts[0][1])
-    outputs = np.zeros((len(taken), width), np.uint8)
+    if len(parts) == 1 and len(parts[0][0]) == len(taken):  # without a copy
+        return rows.results(packed, model.row, parts[0][1])
+    outputs = np.zeros((len(taken), max((one.shape[1] for _, one in parts), default=0)), np.uint8)
     for places, one in parts:
         outputs[places, : one.shape[1]] = one
-    return rows.results(packed, kind, outputs)
+    return rows.results(packed, model.row, outputs)
 
 
 def _bytes(graph: Graph, found: list[Array], count: int, strict: bool) -> npt.NDArray[np.uint8]:
@@ -145,7 +144,8 @@ def _load(scoring: Scoring) -> _Loaded:
     def load() -> _Loaded:
         files, folder = placed_files(scoring)
         graph = Graph.from_json(files["graph.json"].decode())
-        loaded = _Loaded(graph, engines.runner(scoring.engine, files, scoring.threads, folder), held(files, folder))
+        run = engines.runner(scoring.engine, files, scoring.threads, folder)
+        loaded = _Loaded(graph, rows.tensor_type(graph), run, held(files, folder))
         settle()
         return loaded
 

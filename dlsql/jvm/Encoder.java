@@ -375,5 +375,4 @@ public final class Encoder implements java.io.Serializable {
       }
     }
   }
-
 }

@@ -47,11 +47,11 @@ import scala.collection.immutable.Seq;
 public class Predict extends ArrowEvalPythonExec {
   private static final String SCORED = "rowsScored";
 
-  private final Answers[] numbers;  // of each result that is given as a number: what reads it
+  private final List numbers;  // of each result that is given as a number what reads it, else null; a list, since equal plans have equal hashes
   private final int most;  // rows of a block
   private final SQLMetric scored;
 
-  public Predict(Seq udfs, Seq results, SparkPlan child, int evalType, Answers[] numbers, int most) {
+  public Predict(Seq udfs, Seq results, SparkPlan child, int evalType, List numbers, int most) {
     super(udfs, results, child, evalType);
     this.numbers = numbers;
     this.most = most;
@@ -62,8 +62,8 @@ public class Predict extends ArrowEvalPythonExec {
   Predict numbered(int result, Answers answers) {
     List results = Lists.list(resultAttrs());
     results.set(result, ((Attribute) results.get(result)).withDataType(DoubleType$.MODULE$));
-    Answers[] all = (Answers[]) numbers.clone();
-    all[result] = answers;
+    List all = new ArrayList(numbers);
+    all.set(result, answers);
     return new Predict(udfs(), Lists.seq(results), child(), evalType(), all, most);
   }
 
@@ -138,7 +138,7 @@ public class Predict extends ArrowEvalPythonExec {
       task.arguments[i] = packed.indexOf(udf.children().apply(0));
     }
     task.calls = Lists.seq(calls);
-    task.numbers = numbers;
+    task.numbers = (Answers[]) numbers.toArray(new Answers[0]);
     task.evalType = evalType();
     task.given = child().output();
     task.kept = Lists.seq(kept());

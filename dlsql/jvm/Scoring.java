@@ -1,6 +1,7 @@
 package dlsql;
 
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
@@ -165,7 +166,7 @@ public class Scoring {
       for (Object column : Lists.list(plan.output())) if (needed.contains((NamedExpression) column)) columns.add(column);
       columns.addAll(inputs);
       plan = new Predict(Lists.seq(packing.udfs), Lists.seq(packing.results), new ProjectExec(Lists.seq(columns), plan), eval.evalType(),
-          new Answers[packing.udfs.size()], most(inputs));
+          Collections.nCopies(packing.udfs.size(), null), most(inputs));
     }
     if (again.isEmpty()) return plan;
     List all = Lists.list(plan.output());

@@ -76,9 +76,8 @@ public final class TensorPart implements java.io.Serializable {
       Platform.copyMemory(array.toLongArray(), Platform.LONG_ARRAY_OFFSET, rows, place, 8L * n);
       return true;
     }
-    boolean whole = true;
-    for (int i = 0; gaps && i < n; i++) whole &= !array.isNullAt(i);
     boolean fits = true;
+    for (int i = 0; gaps && i < n; i++) fits &= !array.isNullAt(i);
     if (elements == Values.LONG || elements == Values.BOOLEAN) {
       for (int i = 0; i < n; i++, place += element.size) {
         if (gaps && array.isNullAt(i)) continue;
@@ -92,7 +91,7 @@ public final class TensorPart implements java.io.Serializable {
         fits &= element.put(rows, place, values[i]) || outside(elements >= Values.BYTE ? (Object) Long.valueOf((long) values[i]) : Double.valueOf(values[i]));
       }
     }
-    return fits && whole;
+    return fits;
   }
 
   /** The same of decimals. */
