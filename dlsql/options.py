@@ -201,7 +201,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("min_loss", _number(0), None, "Stop after an epoch whose loss is not above it."),
     Option("max_steps", _whole(1), None, "Stop after so many steps of each worker, also within an epoch."),
     Option("max_score", _number(0, 1), None, "Stop after an epoch with such an accuracy (classifier) or R2 (regressor) on held-out rows."),
-    Option("max_seconds", _number(0, open_low=True), None, "Stop after the epoch in which the rounds have taken this long, together."),
+    Option("max_seconds", _number(0, open_low=True), None, "Stop when the rounds have taken this long, together: after an epoch, or in one of more than five seconds."),
     Option("data_split_method", _one_of(SPLITS), "auto_split", "Which rows are held out for evaluation: " + ", ".join(SPLITS) + "."),
     Option("data_split_eval_fraction", _number(0, 1, open_low=True, open_high=True), 0.2, "Share of the rows held out (random, seq)."),
     Option("data_split_col", _text(), None, "Column that splits: BOOLEAN, TRUE for evaluation (custom); any order (seq)."),

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import count
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -224,6 +226,22 @@ def test_epochs_of_one_job_are_those_of_a_job_each(
         replace(one, seconds=0, rows_per_second=0, at=None) for one in seen_apart.rounds
     ]
     assert all(np.array_equal(together[key], apart[key]) for key in apart)
+
+
+def test_time_that_is_up_within_a_long_epoch_ends_the_training_there(
+    spark: SparkSession, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "_FIRST_STEPS", 8)
+    monkeypatch.setattr(rounds, "_ROUND_SECONDS", 0.0)
+    monkeypatch.setattr(rounds, "_JOINED_SECONDS", 0.0)
+    monkeypatch.setattr(rounds, "time", SimpleNamespace(perf_counter=count(0.0, 1.0).__next__))  # a second each round
+    parts = [worker_blocks(i, 300, held_out=60) for i in range(2)]
+    state, progress = train(spark, parts, local_steps("Adam"), 9, max_seconds=2.5, sync_every=4)
+    steps = [8, 4, 2] if way == "gang" else [4, 4, 2]
+    assert [one.rows for one in progress.rounds] == [2 * BATCH * some for some in steps]
+    assert [one.eval_loss is not None for one in progress.rounds] == [False, False, True]
+    assert (progress.losses, progress.stopped) == ([progress.rounds[-1].eval_loss], True)
+    assert progress.best is state
 
 
 def test_a_worker_without_rows_holds_nobody_up(spark: SparkSession, way: str) -> None:

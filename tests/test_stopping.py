@@ -93,7 +93,8 @@ def taken(plan: rounds.Plan, losses: list[float], *, evaluated: bool = True, ste
         sums = np.array([0.0, loss * ROWS, 0.0, 0.0, ROWS])
         ends = evaluated and first + 1 == steps
         done = Done(weights(place), [told], [Evaluated(0, ROWS, ROWS, loss * ROWS, sums)] if ends else [])
-        rounds._take(progress, Round(epoch, first, 1, 0.1, 1), done, plan, seconds, steps)
+        this = Round(epoch, first, 1, 0.1, 1, last=place + 1 == plan.settings.max_steps)
+        rounds._take(progress, this, done, plan, seconds, steps)
         if progress.stopped:
             break
     return progress

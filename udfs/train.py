@@ -35,6 +35,7 @@ class Round:
     learning_rate: float
     sync_every: int  # steps between averagings; a round ends with one, and those inside it take a gang
     evaluates: bool = False  # on the worker's held-out rows, in the state that the workers agreed on
+    last: bool = False  # the training's budget of steps or of time ends with it
 
 
 CPU = torch.device("cpu")

@@ -71,6 +71,11 @@ class Progress:
     standing: Standing = field(default_factory=Standing)
     stopped: bool = False
 
+    @property
+    def seconds(self) -> float:
+        """That the rounds have taken, together."""
+        return sum(one.seconds for one in self.rounds)
+
 
 def run(
     context: SparkContext, blocks: Blocks, plan: Plan, state: State, start: Checkpoint | None,
@@ -98,8 +103,7 @@ def run(
         began = time.perf_counter()
         pace = _pace(context, blocks.workers, settings, steps, gangs=began >= apart)
         rounds = _rounds(pace, plan, progress, seconds_a_step, rates, blocks.holds_out, state)
-        spent = sum(one.seconds for one in progress.rounds)
-        seconds = min(_JOINED_SECONDS, math.inf if settings.max_seconds is None else settings.max_seconds - spent)
+        seconds = min(_JOINED_SECONDS, math.inf if settings.max_seconds is None else settings.max_seconds - progress.seconds)
         task = Task(plan.steps, rounds, settings.rules, progress.standing, progress.best_loss, plan.labels, seconds)
         try:
             with jobs.described(context, f"{plan.title}: {_said(rounds, progress, settings)}"):
@@ -160,18 +164,24 @@ def _rounds(
     """
     settings = plan.settings
     left = math.inf if settings.max_steps is None else settings.max_steps - progress.epoch * pace.steps - progress.first
+    long = seconds_a_step is not None and seconds_a_step * pace.steps > _JOINED_SECONDS  # an epoch
+    if seconds_a_step is not None and long and settings.max_seconds is not None:
+        left = min(left, max((settings.max_seconds - progress.seconds) // seconds_a_step, 1))
     count = int(min(_length(pace, seconds_a_step), pace.steps - progress.first, left))
     every = pace.steps + 1 if pace.free else pace.every
-    ends = count == left or progress.first + count == pace.steps
-    first = Round(progress.epoch, progress.first, count, rates.ahead(1)[0], every, ends and evaluates)
+    last = count == left
+    ends = last or progress.first + count == pace.steps
+    first = Round(progress.epoch, progress.first, count, rates.ahead(1)[0], every, ends and evaluates, last)
     network = sum(value.nbytes for key, value in state.items() if key.startswith("network/"))
     large = 2 * 3 * network > PIECE  # two states, with two moments each, come to the driver of several rounds
-    large |= seconds_a_step is not None and seconds_a_step * pace.steps > _JOINED_SECONDS  # an epoch
-    if large or count < pace.steps or not (pace.free or pace.gang):
+    if long or large or count < pace.steps or not (pace.free or pace.gang):
         return (first,)
     epochs = min(settings.max_iterations - progress.epoch, left / pace.steps, _JOINED_EPOCHS)
     known = rates.ahead(max(int(epochs), 1))
-    return (first, *(Round(progress.epoch + i, 0, count, rate, every, evaluates) for i, rate in enumerate(known[1:], 1)))
+    return (
+        first,
+        *(Round(progress.epoch + i, 0, count, rate, every, evaluates, (i + 1) * count == left) for i, rate in enumerate(known[1:], 1)),
+    )
 
 
 class _Rates:
@@ -219,16 +229,15 @@ def _length(pace: _Pace, seconds_a_step: float | None) -> int:
 
 def _take(progress: Progress, this: Round, done: Done, plan: Plan, seconds: float, steps: int) -> None:
     """A round that is over. Raises DataError where its loss, or a weight, is no number."""
-    number, most = len(progress.rounds) + 1, plan.settings.max_steps
+    number = len(progress.rounds) + 1
     info = _info(number, this, done.parts, done.evaluated, plan, seconds)
     _check_finite(done.state, number, this)
     progress.rounds.append(info)
-    over = most is not None and this.epoch * steps + this.first + this.count >= most
-    ends = over or this.first + this.count == steps
+    ends = this.last or this.first + this.count == steps
     progress.epoch, progress.first = (this.epoch + 1, 0) if ends else (this.epoch, this.first + this.count)
     if ends:
         _judge(progress, done.state, plan.settings)
-        progress.stopped |= over
+        progress.stopped |= this.last
 
 
 def _judge(progress: Progress, state: State, settings: Settings) -> None:
@@ -241,7 +250,7 @@ def _judge(progress: Progress, state: State, settings: Settings) -> None:
     if loss < progress.best_loss:
         progress.best_loss, progress.best, progress.best_metrics = loss, state, dict(last.metrics)
     progress.standing = progress.standing.after(settings.rules, loss)
-    out_of_time = settings.max_seconds is not None and sum(one.seconds for one in progress.rounds) >= settings.max_seconds
+    out_of_time = settings.max_seconds is not None and progress.seconds >= settings.max_seconds
     progress.stopped = out_of_time or progress.standing.is_enough(settings.rules, loss, last.metrics)
 
 
