@@ -22,7 +22,7 @@ SPLITS = ("auto_split", "random", "custom", "seq", "no_split")
 # What a network for each group (partition_cols, TRAIN) does without: it is the built-in one, trained anew, whole, in one task.
 SHARED = (
     "warm_start", "base_model", "freeze", "sync_every", "outer_learn_rate", "outer_momentum", "num_workers", "checkpoint_every", "resume",
-    "transport", "quantization", "mixed_precision", "min_loss", "max_steps", "max_score", "max_seconds",
+    "transport", "quantization", "mixed_precision", "lr_interval", "min_loss", "max_steps", "max_score", "max_seconds",
     "module", "module_args", "architecture", "reshape", "standardize",
 )  # fmt: skip
 ACTIVATIONS = ("relu", "relu6", "elu", "selu", "gelu", "silu", "tanh", "sigmoid", "leaky_relu")
@@ -189,8 +189,9 @@ OPTIONS: tuple[Option, ...] = (
         "lr_schedule",
         Check("a schedule's name, MAP('name', ..., argument, value, ...), or a list of these", _schedules),
         (("constant", ()),),
-        "Learning rate by epoch: `constant`, or torch's schedules in a row, each but the last with its `epochs`.",
+        "Learning rate by epoch or step: `constant`, or torch's schedules in a row, each but the last with its `epochs` or `steps`.",
     ),
+    Option("lr_interval", _one_of(("epoch", "step")), "epoch", "What `lr_schedule` counts: epochs, or steps of the optimiser."),
     Option("grad_clip", _number(0, open_low=True), None, "Largest norm of a step's gradient; none by default."),
     Option("grad_clip_value", _number(0, open_low=True), None, "Largest size of each number of a step's gradient; none by default."),
     Option("batch_size", _whole(1, 1 << 24), 256, "Rows a step of all workers; of each in a large table, while an epoch keeps 1000 steps."),
@@ -201,7 +202,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("min_loss", _number(0), None, "Stop after an epoch whose loss is not above it."),
     Option("max_steps", _whole(1), None, "Stop after so many steps of each worker, also within an epoch."),
     Option("max_score", _number(0, 1), None, "Stop after an epoch with such an accuracy (classifier) or R2 (regressor) on held-out rows."),
-    Option("max_seconds", _number(0, open_low=True), None, "Stop when the rounds have taken this long, together: after an epoch, or in one of more than five seconds."),
+    Option("max_seconds", _number(0, open_low=True), None, "Stop when the rounds have taken this long, in a long epoch also within it."),
     Option("data_split_method", _one_of(SPLITS), "auto_split", "Which rows are held out for evaluation: " + ", ".join(SPLITS) + "."),
     Option("data_split_eval_fraction", _number(0, 1, open_low=True, open_high=True), 0.2, "Share of the rows held out (random, seq)."),
     Option("data_split_col", _text(), None, "Column that splits: BOOLEAN, TRUE for evaluation (custom); any order (seq)."),
@@ -257,6 +258,7 @@ class Settings:
     l1_reg: float
     l2_reg: float
     lr_schedule: Schedules
+    lr_interval: str
     grad_clip: float | None
     grad_clip_value: float | None
     batch_size: int

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import count
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,6 +114,38 @@ def test_averaging_every_gradient_with_sgd_equals_one_process_on_the_joint_batch
     assert distance(state, expected) < 1e-5  # float32 sums of another order
 
 
+WARM_UP = [
+    {"name": "LinearLR", "steps": 10, "start_factor": 0.1, "total_iters": 10},
+    {"name": "CosineAnnealingLR", "T_max": 30},
+]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_schedule_by_step_equals_one_process_that_steps_it(spark: SparkSession, way: str, workers: int) -> None:
+    """Warm-up, then a cosine: torch's own SequentialLR in a loop of its own."""
+    parts = [worker_blocks(i, rows) for i, rows in enumerate(UNEVEN[workers])]
+    epochs = 3 if way == "gang" else 1
+    state, progress = train(spark, parts, local_steps(), epochs, sync_every=1, lr_schedule=WARM_UP, lr_interval="step")
+
+    class Scheduled(torch.optim.SGD):
+        def step(self) -> None:  # type: ignore[override]
+            super().step()
+            schedule.step()
+
+    def make(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        nonlocal schedule
+        optimizer = Scheduled(parameters, lr=RATE)
+        warm = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.1, total_iters=10)
+        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=30)
+        schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [warm, cosine], [10])
+        return optimizer
+
+    schedule: Any = None
+    expected = reference(parts, local_steps(), 1 + int(np.argmin(progress.losses)), make)
+    assert distance(state, expected) < 1e-5  # float32 sums of another order
+    assert progress.rounds[0].learning_rate == pytest.approx(0.1 * RATE)
+
+
 @pytest.mark.parametrize(
     ("kind", "arguments", "tolerance"),
     [
@@ -183,13 +216,16 @@ def test_a_state_in_many_pieces_is_learned_to_the_same_bits(spark: SparkSession,
     assert [one.eval_loss for one in seen.rounds] == [one.eval_loss for one in seen_in_pieces.rounds]
 
 
+@pytest.mark.parametrize("given", [{}, {"lr_schedule": "CosineAnnealingLR", "lr_interval": "step"}], ids=["constant", "by step"])
 @pytest.mark.parametrize("workers", [1, 2])
-def test_where_rounds_are_cut_does_not_change_the_weights(spark: SparkSession, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+def test_where_rounds_are_cut_does_not_change_the_weights(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, workers: int, given: dict[str, object]
+) -> None:
     parts = [worker_blocks(i, 300) for i in range(workers)]
-    whole, _ = train(spark, parts, local_steps("Adam"), 2, sync_every=4)
+    whole, _ = train(spark, parts, local_steps("Adam"), 2, sync_every=4, **given)
     monkeypatch.setattr(rounds, "_FIRST_STEPS", 4)
     monkeypatch.setattr(rounds, "_ROUND_SECONDS", 0.0)
-    cut, progress = train(spark, parts, local_steps("Adam"), 2, sync_every=4)
+    cut, progress = train(spark, parts, local_steps("Adam"), 2, sync_every=4, **given)
     assert len(progress.rounds) > 8
     assert all(np.array_equal(whole[key], cut[key]) for key in whole)
 
@@ -205,6 +241,7 @@ def test_where_rounds_are_cut_does_not_change_the_weights(spark: SparkSession, m
         (2, {"early_stop": True, "min_rel_progress": 0.2, "sync_every": 1000}),
         (2, {"max_score": 0.95, "learn_rate": 0.01}),
         (2, {"lr_schedule": "ReduceLROnPlateau"}),
+        (2, {"lr_schedule": {"name": "OneCycleLR", "max_lr": 0.1}, "lr_interval": "step", "sync_every": 4}),
     ],
     ids=lambda value: ", ".join(map(str, value)) if isinstance(value, dict) else str(value),
 )

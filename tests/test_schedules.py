@@ -1,4 +1,4 @@
-"""Learning rates by epoch: every schedule of torch, one after the other, as torch itself would step them."""
+"""Learning rates by epoch and by step: every schedule of torch, one after the other, as torch itself would step them."""
 
 import re
 import time
@@ -9,6 +9,7 @@ import torch
 from dlsql import options
 from dlsql.training import rounds, schedule_of
 from udfs.schedules import learning_rate, learning_rates, schedules
+from udfs.train import Round
 
 ARGUMENTS = {
     "StepLR": {"step_size": 2, "gamma": 0.5},
@@ -43,7 +44,7 @@ def test_a_plateau_lowers_the_rate_and_progress_does_not() -> None:
 
 
 def test_schedules_in_a_row_each_last_their_epochs() -> None:
-    schedule = [("LinearLR", {"epochs": 3, "start_factor": 0.25, "total_iters": 3}), ("CosineAnnealingLR", {})]
+    schedule = [("LinearLR", {"lasts": 3, "start_factor": 0.25, "total_iters": 3}), ("CosineAnnealingLR", {})]
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=5)
     expected = []
@@ -105,9 +106,46 @@ def test_a_schedule_that_fails_in_any_epoch_is_refused_before_the_first(epochs: 
 def test_a_schedule_that_is_not_refused_has_a_rate_for_each_epoch_of_the_loop(epochs: int, schedule: object, ahead: int) -> None:
     given = settings(epochs, schedule)
     plan = rounds.Plan("test", given, None, schedule_of(given), ())  # type: ignore[arg-type]
-    known = rounds._Rates(plan, [])
+    known = rounds._Rates(plan, rounds.Progress(), 1)
     found = []
     for epoch in range(epochs):
         found.append(known.ahead(min(ahead, epochs - epoch))[0])
-        known.passed(1.0)
+        known.passed(Round(epoch, 0, 1, found[-1], 1), 1.0)
     assert found == [learning_rate(plan.schedule, given.learn_rate, epochs, [1.0] * epoch) for epoch in range(epochs)]
+
+
+def by_step(schedule: object) -> options.Settings:
+    given = {"model_type": "linear_regressor", "max_iterations": 3, "lr_schedule": schedule, "lr_interval": "step"}
+    return options.read(tuple(given.items()))  # type: ignore[arg-type]
+
+
+def test_rates_by_step_go_on_where_a_training_stopped() -> None:
+    given = by_step([{"name": "LinearLR", "steps": 7, "total_iters": 7}, {"name": "OneCycleLR", "max_lr": 0.1}])
+    length = rounds.rate_count(given, 10)
+    assert length == 30
+    schedule = schedule_of(given, length)
+    plan = rounds.Plan("test", given, None, schedule, ())  # type: ignore[arg-type]
+    expected = [learning_rate(schedule, given.learn_rate, length, [0.0] * step) for step in range(length)]
+    whole = rounds._Rates(plan, rounds.Progress(), 10)
+    assert whole.of_rounds(10, 3) == [(expected[at], tuple(expected[at : at + 10])) for at in (0, 10, 20)]
+    resumed = rounds._Rates(plan, rounds.Progress(epoch=1, first=4), 10)
+    assert resumed.of_rounds(6, 1) == [(expected[14], tuple(expected[14:20]))]
+    resumed.passed(Round(1, 4, 6, expected[14], 1), 1.0)
+    assert resumed.ahead(10) == expected[20:]
+    resumed.passed(Round(2, 0, 10, expected[20], 1), 1.0)  # OneCycleLR has no rate after its last
+
+
+@pytest.mark.parametrize(
+    ("schedule", "length", "problem"),
+    [
+        ("ReduceLROnPlateau", None, "'ReduceLROnPlateau'; it waits for the loss of an epoch;"),
+        ([{"name": "LinearLR", "epochs": 3}, "StepLR"], None, "'LinearLR'; each schedule but the last says for how many `steps` it lasts."),
+        ({"name": "CosineAnnealingLR", "epochs": 3}, None, r"('CosineAnnealingLR', {'epochs': 3}); torch says: "),
+        (shorter(100), 200, "Tried to step 101 times. The specified number of total steps is 100."),
+        (shorter(100_000), 4_000_000, "The specified number of total steps is 100000."),
+        ({"name": "CyclicLR", "base_lr": 0.1, "max_lr": 1, "mode": "exp_range", "gamma": 1.01}, 1_000_000, "Numerical result out of range"),
+    ],
+)
+def test_a_schedule_by_step_that_fails_in_any_step_is_refused(schedule: object, length: int | None, problem: str) -> None:
+    with pytest.raises(ValueError, match=r"\[DLSQL_OPTION_VALUE\] Option `lr_schedule` is .*" + re.escape(problem)):
+        schedule_of(by_step(schedule), length)

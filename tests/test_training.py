@@ -264,6 +264,7 @@ def test_rows_that_cannot_be_learned_from_are_left_out_and_counted(spark: SparkS
         (CLASSES + ", class_weights = MAP('a', 0, 'b', 0.0)", "SELECT id AS x, if(id > 4, 'a', 'b') AS label FROM range(9)", "[DLSQL_OPTION_VALUE] Option `class_weights` is {'a': 0.0, 'b': 0.0}; a class must weigh more than 0, or there is nothing to learn. SQLSTATE: 22023"),
         ("model_type = 'linear_regressor', max_iterations = 2, lr_schedule = MAP('name', 'StepLR', 'step_size', 0)", "SELECT id AS x, id AS label FROM range(9)", "[DLSQL_OPTION_VALUE] Option `lr_schedule` is ('StepLR', {'step_size': 0}); torch says: "),
         (LINEAR + ", lr_schedule = MAP('name', 'CyclicLR', 'base_lr', 0.1, 'max_lr', 0.2, 'step_size_up', 0)", "SELECT id AS x, id AS label FROM range(9)", "[DLSQL_OPTION_VALUE] Option `lr_schedule` is ('CyclicLR',"),
+        ("model_type = 'linear_regressor', max_iterations = 10, lr_interval = 'step', lr_schedule = MAP('name', 'OneCycleLR', 'max_lr', 0.1, 'total_steps', 50)", "SELECT id AS x, id AS label FROM range(2000)", "[DLSQL_OPTION_VALUE] Option `lr_schedule` is ('OneCycleLR', {'max_lr': 0.1, 'total_steps': 50}); torch says: Tried to step 51 times."),
         (LINEAR + ", warm_start = true", "SELECT id AS x, id AS label FROM range(9)", "[DLSQL_OPTION_VALUE] Option `warm_start` is TRUE; there is no earlier version of `lab.fresh` to go on from. SQLSTATE: 22023"),
         (LINEAR + ", data_split_method = 'custom', data_split_col = 's'", "SELECT id AS x, true AS s, id AS label FROM range(9)", "[DLSQL_TRAINING_DATA] Every usable row is held out for evaluation; none is left to train on. SQLSTATE: 22000"),
         (CLASSES, "SELECT id AS x, collate(if(id > 4, 'a', 'A'), 'UTF8_LCASE') AS label FROM range(9)", "[DLSQL_COLUMN_TYPE] Column `label` is STRING COLLATE UTF8_LCASE; a network tells strings apart by their bytes, and this collation does not. Write `label` COLLATE UTF8_BINARY. SQLSTATE: 42804"),
@@ -309,6 +310,7 @@ def test_exports_are_refused(spark: SparkSession) -> None:
     "options",
     [
         "optimizer = 'sgd', optimizer_args = MAP('momentum', 0.9, 'nesterov', true), lr_schedule = MAP('name', 'ExponentialLR', 'gamma', 0.5), grad_clip = 1.0",
+        "lr_interval = 'step', lr_schedule = [MAP('name', 'LinearLR', 'steps', 5), MAP('name', 'OneCycleLR', 'max_lr', 0.1)]",
         "optimizer = 'AdamW', l1_reg = 0.001, l2_reg = 0.001, dropout = 0.1, batch_norm = true, activation_fn = 'gelu'",
         "loss = 'huber_loss', sync_every = 1, num_workers = 3, batch_size = 32",
         "instance_weight_col = 'w', data_split_method = 'seq', data_split_col = 'x', early_stop = false",

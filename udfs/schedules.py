@@ -1,4 +1,4 @@
-"""What an option may name of torch: optimisers, losses and learning-rate schedules; and the learning rate of each epoch."""
+"""What an option may name of torch: optimisers, losses and learning-rate schedules; and the learning rate of each epoch or step."""
 
 import math
 from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -19,7 +19,9 @@ _FUSED = ("Adam", "AdamW", "SGD", "Adagrad")  # an eighth of Adam's time for hal
 _OURS = ("params", "lr", "foreach", "fused", "capturable", "differentiable", "maximize")  # arguments that are our business
 _CHAINS = ("LRScheduler", "_LRScheduler", "LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler")
 
-Schedule = tuple[str, Mapping[str, Any]]  # a class of torch.optim.lr_scheduler and its arguments, `epochs` among them for how long it lasts
+_TRIED = 50_000  # steps of a schedule, 0.3 s, and its last: nobody waits for those of a hundred million rows
+
+Schedule = tuple[str, Mapping[str, Any]]  # a class of torch.optim.lr_scheduler and its arguments, `lasts` among them where others follow
 
 
 def optimizers() -> dict[str, str]:
@@ -78,44 +80,68 @@ def schedules() -> dict[str, str]:
     return {name.lower(): name for name, kind in kinds if isinstance(kind, type) and issubclass(kind, scheduler) and name not in _CHAINS}
 
 
-def learning_rates(schedule: Sequence[Schedule], rate: float, epochs: int) -> Generator[float, float, None]:
-    """Gives the learning rate of an epoch, is sent the loss that the epoch ended with, and gives the next; of `epochs` at most.
+def learning_rates(schedule: Sequence[Schedule], rate: float, length: int) -> Generator[float, float, None]:
+    """Gives the learning rate of an epoch, is sent the loss that the epoch ended with, and gives the next; of `length` epochs at most.
 
-    Schedules follow one another, each from `rate` on; each but the last lasts `epochs` epochs. None of them: `rate` for good.
+    It may be steps in the place of epochs: only ReduceLROnPlateau looks at the loss.
+
+    Schedules follow one another, each from `rate` on; each but the last has its own `lasts`. None of them: `rate` for good.
     """
     at = 0
     for place, (name, arguments) in enumerate(schedule):
-        given = dict(arguments)
-        lasts = int(given.pop("epochs", epochs - at))
-        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=rate)
-        scheduler = getattr(torch.optim.lr_scheduler, name)(optimizer, **{**_filled_in(name, max(lasts, 1)), **given})
+        lasts = int(arguments.get("lasts", length - at))
+        scheduler, waits = _scheduler(name, arguments, rate, lasts), name == "ReduceLROnPlateau"
         for _ in repeat(None) if place == len(schedule) - 1 else repeat(None, lasts):
-            loss = yield float(optimizer.param_groups[0]["lr"])
-            optimizer.step()
-            scheduler.step(*([loss] if name == "ReduceLROnPlateau" else []))
+            loss = yield float(scheduler.optimizer.param_groups[0]["lr"])
+            scheduler.step(*([loss] if waits else []))
         at += lasts
     while True:
         yield rate
 
 
-def learning_rate(schedule: Sequence[Schedule], rate: float, epochs: int, losses: Sequence[float]) -> float:
+def _scheduler(name: str, arguments: Mapping[str, Any], rate: float, lasts: int) -> Any:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=rate)
+    given = {key: value for key, value in arguments.items() if key != "lasts"}
+    made = getattr(torch.optim.lr_scheduler, name)(optimizer, **{**_filled_in(name, max(lasts, 1)), **given})
+    optimizer.step()  # torch warns of a schedule that goes on before its optimiser
+    return made
+
+
+def try_schedule(schedule: Sequence[Schedule], rate: float, length: int) -> tuple[Schedule, str] | None:
+    """What torch says against one of the schedules in any epoch or step, and which it is: many look at their arguments only then."""
+    left = length
+    for place, one in enumerate(schedule):
+        lasts = left if place == len(schedule) - 1 else min(int(one[1]["lasts"]), left)
+        most = min(lasts, left - 1)  # the last rate of all is not stepped on from
+        try:
+            scheduler = _scheduler(*one, rate, int(one[1].get("lasts", left)))
+            for step in (*range(min(most, _TRIED)), *range(max(most - 1, _TRIED), most)):
+                scheduler.last_epoch = step
+                scheduler.step(*([1.0] if one[0] == "ReduceLROnPlateau" else []))
+        except (TypeError, ValueError, ArithmeticError) as e:
+            return one, str(e)
+        left -= lasts
+    return None
+
+
+def learning_rate(schedule: Sequence[Schedule], rate: float, length: int, losses: Sequence[float]) -> float:
     """The learning rate of the epoch after those that ended with `losses`, as `learning_rates` comes to it.
 
     >>> [learning_rate([("ExponentialLR", {"gamma": 0.5})], 0.1, 3, [1.0] * epoch) for epoch in range(3)]
     [0.1, 0.05, 0.025]
-    >>> warm_up = [("LinearLR", {"epochs": 2, "start_factor": 0.5, "total_iters": 2}), ("ReduceLROnPlateau", {"patience": 0})]
+    >>> warm_up = [("LinearLR", {"lasts": 2, "start_factor": 0.5, "total_iters": 2}), ("ReduceLROnPlateau", {"patience": 0})]
     >>> [round(learning_rate(warm_up, 0.1, 9, [1.0] * epoch), 6) for epoch in range(6)]
     [0.05, 0.075, 0.1, 0.1, 0.01, 0.001]
     """
-    rates = learning_rates(schedule, rate, epochs)
+    rates = learning_rates(schedule, rate, length)
     found = next(rates)
     for loss in losses:
         found = rates.send(loss)
     return found
 
 
-def _filled_in(name: str, epochs: int) -> dict[str, Any]:
+def _filled_in(name: str, length: int) -> dict[str, Any]:
     """Arguments that torch wants to be told and that follow from the training; momentum is the optimiser's own business."""
     span = {"OneCycleLR": "total_steps", "CosineAnnealingLR": "T_max", "PolynomialLR": "total_iters"}
-    filled: dict[str, Any] = {span[name]: epochs} if name in span else {}
+    filled: dict[str, Any] = {span[name]: length} if name in span else {}
     return filled | ({"cycle_momentum": False} if name in ("OneCycleLR", "CyclicLR") else {})

@@ -36,6 +36,11 @@ class Round:
     sync_every: int  # steps between averagings; a round ends with one, and those inside it take a gang
     evaluates: bool = False  # on the worker's held-out rows, in the state that the workers agreed on
     last: bool = False  # the training's budget of steps or of time ends with it
+    rates: tuple[float, ...] = ()  # of each step; none where all have `learning_rate`
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step of the epoch."""
+        return self.rates[step - self.first] if self.rates else self.learning_rate
 
 
 CPU = torch.device("cpu")
@@ -113,7 +118,12 @@ class Learner:
         self.module.train()
         for one in self._resting:
             one.eval()
-        self.set_rate(this.learning_rate * (1.0 if this.sync_every == 1 else self.steps.rate_factor))
+        self._factor = 1.0 if this.sync_every == 1 else self.steps.rate_factor
+        self.turn_to(this, this.first)
+
+    def turn_to(self, this: Round, step: int) -> None:
+        """From here on it has the learning rate of this step."""
+        self.set_rate(this.rate(step) * self._factor)
 
     def set_rate(self, learning_rate: float) -> None:
         """The optimiser's learning rate of the steps to come."""
@@ -354,6 +364,7 @@ def train_round(learner: Learner, this: Round, blocks: Iterable[Block], together
 def _alone(learner: Learner, this: Round, blocks: Iterable[Block]) -> Iterator[Told]:
     worker, exact = -1, this.sync_every == 1
     for number, worker, batch in batches(learner.steps, this.epoch, blocks, this.first, this.count):
+        learner.turn_to(this, number)
         if learner.take(this.epoch, number, worker, batch) and not exact:
             learner.step()
     if learner.rows:
@@ -367,6 +378,7 @@ def _together(learner: Learner, this: Round, blocks: Iterable[Block], together: 
     met, end = 0, this.first + this.count
     for number in range(this.first, end):
         taken = next(own, None)
+        learner.turn_to(this, number)
         weight = 0.0 if taken is None else learner.take(this.epoch, *taken)
         if this.sync_every == 1:
             learner.share_gradient(together, weight)

@@ -24,10 +24,10 @@ from dlsql.training.background import behind
 from dlsql.training.jobs import described, evaluate_files, first_rows
 from dlsql.training.pack import Blocks, local_batch, pack_rows, workers
 from dlsql.training.profile import Columns, Profile, columns, profile
-from dlsql.training.rounds import Plan, run
+from dlsql.training.rounds import Plan, epoch_steps, rate_count, run
 from udfs import metrics
 from udfs.preprocess import dense_width
-from udfs.schedules import LOSSES, Schedule, learning_rate, optimizer_arguments, optimizers, rate_factor, schedules, try_optimizer
+from udfs.schedules import LOSSES, Schedule, optimizer_arguments, optimizers, rate_factor, schedules, try_optimizer, try_schedule
 from udfs.spec import TENSORS, Code, LocalSteps, NetworkSpec, Preprocess
 from udfs.state import State
 from udfs.train import initial_state
@@ -99,7 +99,7 @@ def train(frame: DataFrame, job: Job) -> Trained:
     context = frame.sparkSession.sparkContext
     names, code = torch_names(job.settings), own.own(job.settings, context.getConf().get(own.ALLOWED))
     chosen = columns(job.bridge, frame, job.settings)
-    schedule = schedule_of(job.settings)
+    schedule_of(job.settings)
     with described(context, f"{job.title}: profiling the columns"):
         outline = _outline(frame, chosen, job, code)
     learned, spec = outline.found.learned, outline.network
@@ -110,6 +110,7 @@ def train(frame: DataFrame, job: Job) -> Trained:
     outline = _among(outline, job.settings, blocks.workers)
     steps = _local_steps(job.settings, names, outline, int(context.getConf().get("spark.task.cpus", "1") or 1))
     try:
+        schedule = schedule_of(job.settings, rate_count(job.settings, epoch_steps(blocks, steps)))
         plan = Plan(job.title, job.settings, steps, schedule, learned.labels)
         save = partial(checkpoint.save, job.files, folder) if job.files else lambda last: None
         with behind() as write:
@@ -191,22 +192,33 @@ def _check_optimizer(name: str, arguments: Sequence[tuple[str, Any]]) -> None:
         raise error("DLSQL_OPTION_VALUE", option="optimizer_args", value=repr(dict(arguments)), expected=f"torch says: {problem}.")
 
 
-def schedule_of(settings: Settings) -> list[Schedule]:
-    """The learning-rate schedules in torch's own spelling; torch has looked at their arguments."""
-    found: list[Schedule] = [
-        (_named("lr_schedule", name, schedules()), dict(more)) for name, more in settings.lr_schedule if name != "constant"
-    ]
-    if missing := [name for name, more in found[:-1] if not isinstance(more.get("epochs"), int) or more["epochs"] < 1]:
-        expected = "each schedule but the last says for how many `epochs` it lasts."
-        raise error("DLSQL_OPTION_VALUE", option="lr_schedule", value=repr(missing[0]), expected=expected)
-    left = settings.max_iterations
-    for place, one in enumerate(found):
-        lasts = left if place == len(found) - 1 else min(int(one[1]["epochs"]), left)
-        try:  # all its epochs: one that is made for fewer says so in the end; the last rate of all is not stepped on from
-            learning_rate([one], settings.learn_rate, max(left, 1), [1.0] * min(lasts, left - 1))
-        except (TypeError, ValueError, ArithmeticError) as e:  # torch's own words on the schedule's arguments
-            raise error("DLSQL_OPTION_VALUE", option="lr_schedule", value=repr(one), expected=f"torch says: {e}.") from e
-        left -= lasts
+def schedule_of(settings: Settings, length: int | None = None) -> list[Schedule]:
+    """The learning-rate schedules in torch's own spelling; torch has looked at their arguments.
+
+    Args:
+        settings: the options.
+        length: how many epochs or steps they are for; by default epochs, and steps are looked at anew once it is known how many there are.
+    """
+    kinds, unit = schedules(), f"{settings.lr_interval}s"
+    found: list[Schedule] = []
+    for place, (name, given) in enumerate(settings.lr_schedule):
+        arguments = dict(given)
+        lasts = arguments.pop(unit, None)
+        if name == "constant":
+            continue
+        kind = _named("lr_schedule", name, kinds)
+        if kind == "ReduceLROnPlateau" and unit == "steps":
+            expected = "it waits for the loss of an epoch; with `lr_interval` = 'step' the rate follows from the step alone."
+            raise error("DLSQL_OPTION_VALUE", option="lr_schedule", value=repr(kind), expected=expected)
+        if lasts is not None or place < len(settings.lr_schedule) - 1:
+            if not isinstance(lasts, int) or lasts < 1:
+                expected = f"each schedule but the last says for how many `{unit}` it lasts."
+                raise error("DLSQL_OPTION_VALUE", option="lr_schedule", value=repr(kind), expected=expected)
+            arguments["lasts"] = lasts
+        found.append((kind, arguments))
+    if problem := try_schedule(found, settings.learn_rate, length or settings.max_iterations):
+        one, said = problem
+        raise error("DLSQL_OPTION_VALUE", option="lr_schedule", value=repr(one), expected=f"torch says: {said}.")
     return found
 
 

@@ -2,11 +2,13 @@
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 
 import numpy as np
 from py4j.protocol import Py4JJavaError
@@ -33,7 +35,11 @@ from udfs.train import Round, Task, Trained
 _AVERAGINGS, _FEWEST_STEPS = 16, 16  # by default: averagings an epoch, and steps between them, of which fewer teach no more
 _FIRST_STEPS, _ROUND_SECONDS = 256, 20.0  # a round is cut to this length: what a lost executor or a cancelled statement costs at most
 _APART_SECONDS = 60.0  # after a gang for which cores did not get free: workers that need not begin together get on beside other jobs
-_JOINED_EPOCHS, _JOINED_SECONDS = 500, 5.0  # epochs share a job, which costs a tenth of a second: what they learned is seen after it
+_JOINED_EPOCHS, _JOINED_STEPS, _JOINED_SECONDS = (
+    500,
+    10_000,
+    5.0,
+)  # epochs share a job, which costs a tenth of a second: what they learned is seen after it
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +98,17 @@ def run(
         state, progress = _resumed(start)
     if not any(training for training, _ in blocks.rows):
         raise error("DLSQL_TRAINING_DATA", problem="Every usable row is held out for evaluation; none is left to train on.")
-    steps = math.ceil(max(training for training, _ in blocks.rows) / plan.steps.batch_size)
+    steps = epoch_steps(blocks, plan.steps)
     seconds_a_step: float | None = None
     conf = context.getConf()  # a copy, which takes 20 ms: not once a round
     failures, most_failures = 0, int(conf.get("spark.task.maxFailures", "4") or 4)
     host = str(conf.get("spark.driver.host"))  # by which executors reach the driver anyway
-    rates = _Rates(plan, progress.losses)
+    coming = _Rates(plan, progress, steps)
     apart = -math.inf  # until when no gang is tried
     while progress.epoch < settings.max_iterations and not progress.stopped:
         began = time.perf_counter()
         pace = _pace(context, blocks.workers, settings, steps, gangs=began >= apart)
-        rounds = _rounds(pace, plan, progress, seconds_a_step, rates, blocks.holds_out, state)
+        rounds = _rounds(pace, plan, progress, seconds_a_step, coming, blocks.holds_out, state)
         seconds = min(_JOINED_SECONDS, math.inf if settings.max_seconds is None else settings.max_seconds - progress.seconds)
         task = Task(plan.steps, rounds, settings.rules, progress.standing, progress.best_loss, plan.labels, seconds)
         try:
@@ -125,8 +131,7 @@ def run(
         for this, done in zip(rounds, found, strict=False):
             state = done.state or state
             _take(progress, this, done, plan, seconds, steps)
-            if progress.first == 0:
-                rates.passed(progress.losses[-1])
+            coming.passed(this, progress.losses[-1] if progress.first == 0 else None)
             if progress.stopped and done.state:
                 break
         if len(progress.rounds) // settings.checkpoint_every > before // settings.checkpoint_every:
@@ -156,7 +161,7 @@ def _pace(context: SparkContext, workers: int, settings: Settings, steps: int, *
 
 
 def _rounds(
-    pace: _Pace, plan: Plan, progress: Progress, seconds_a_step: float | None, rates: "_Rates", evaluates: bool, state: State
+    pace: _Pace, plan: Plan, progress: Progress, seconds_a_step: float | None, coming: "_Rates", evaluates: bool, state: State
 ) -> tuple[Round, ...]:
     """The rounds of the next job: as much of an epoch as fits into one, or all epochs that are left, and it takes those it has time for.
 
@@ -164,49 +169,78 @@ def _rounds(
     """
     settings = plan.settings
     left = math.inf if settings.max_steps is None else settings.max_steps - progress.epoch * pace.steps - progress.first
-    long = seconds_a_step is not None and seconds_a_step * pace.steps > _JOINED_SECONDS  # an epoch
-    if seconds_a_step is not None and long and settings.max_seconds is not None:
-        left = min(left, max((settings.max_seconds - progress.seconds) // seconds_a_step, 1))
+    epoch = (seconds_a_step or 0.0) * pace.steps  # seconds
+    long = epoch > _JOINED_SECONDS
+    if long and settings.max_seconds is not None:
+        left = min(left, max((settings.max_seconds - progress.seconds) // (epoch / pace.steps), 1))
     count = int(min(_length(pace, seconds_a_step), pace.steps - progress.first, left))
     every = pace.steps + 1 if pace.free else pace.every
-    last = count == left
-    ends = last or progress.first + count == pace.steps
-    first = Round(progress.epoch, progress.first, count, rates.ahead(1)[0], every, ends and evaluates, last)
+    ends = count == left or progress.first + count == pace.steps
     network = sum(value.nbytes for key, value in state.items() if key.startswith("network/"))
     large = 2 * 3 * network > PIECE  # two states, with two moments each, come to the driver of several rounds
-    if long or large or count < pace.steps or not (pace.free or pace.gang):
-        return (first,)
-    epochs = min(settings.max_iterations - progress.epoch, left / pace.steps, _JOINED_EPOCHS)
-    known = rates.ahead(max(int(epochs), 1))
-    return (
-        first,
-        *(Round(progress.epoch + i, 0, count, rate, every, evaluates, (i + 1) * count == left) for i, rate in enumerate(known[1:], 1)),
+    alone = long or large or count < pace.steps or not (pace.free or pace.gang)
+    epochs = 1 if alone else int(min(settings.max_iterations - progress.epoch, left / pace.steps, _JOINED_EPOCHS))
+    return tuple(
+        Round(progress.epoch + i, progress.first, count, rate, every, ends and evaluates, (i + 1) * count == left, of_steps)
+        for i, (rate, of_steps) in enumerate(coming.of_rounds(count, epochs))
     )
 
 
+def epoch_steps(blocks: Blocks, steps: LocalSteps) -> int:
+    """How many steps an epoch has: those of the worker with the most rows."""
+    return math.ceil(max(training for training, _ in blocks.rows) / steps.batch_size)
+
+
+def rate_count(settings: Settings, steps: int) -> int:
+    """How many learning rates a training may come to, where its epochs have so many steps."""
+    if settings.lr_interval == "epoch":
+        return settings.max_iterations
+    most = settings.max_iterations * steps
+    return max(most if settings.max_steps is None else min(most, settings.max_steps), 1)
+
+
 class _Rates:
-    """The learning rates of the epochs to come."""
+    """The learning rates of the epochs to come, or of the steps."""
 
-    def __init__(self, plan: Plan, losses: Sequence[float]) -> None:
-        self._rates = learning_rates(plan.schedule, plan.settings.learn_rate, plan.settings.max_iterations)
-        self._known = [next(self._rates)]
-        self._left = plan.settings.max_iterations  # epochs: a schedule may end with the last, and is not asked for more
+    def __init__(self, plan: Plan, progress: Progress, steps: int) -> None:
+        self.by_step = plan.settings.lr_interval == "step"
+        self._steps = steps  # an epoch
+        self._left = rate_count(plan.settings, steps)  # a schedule may end with the last, and is not asked for more
+        self._rates = learning_rates(plan.schedule, plan.settings.learn_rate, self._left)
+        self._known = deque([next(self._rates)])
         self._waits = any(name == "ReduceLROnPlateau" for name, _ in plan.schedule)  # for the loss of an epoch before the next one's rate
-        for loss in losses:
-            self.passed(loss)
+        if self.by_step:
+            self._pass(progress.epoch * steps + progress.first)
+        for loss in () if self.by_step else progress.losses:
+            self._pass(1, loss)
 
-    def ahead(self, epochs: int) -> list[float]:
-        """Those of the next epochs, so many or as far as they are known."""
-        while len(self._known) < epochs and not self._waits:
+    def of_rounds(self, count: int, most: int) -> list[tuple[float, tuple[float, ...]]]:
+        """What the next rounds of so many steps begin with, and the rates of their steps where these differ. As far as it is known."""
+        if not self.by_step:
+            return [(rate, ()) for rate in self.ahead(most)]
+        most = max(min(most, _JOINED_STEPS // count), 1)
+        known = self.ahead(most * count)
+        return [(known[at], tuple(known[at : at + count])) for at in range(0, len(known), count)]
+
+    def ahead(self, count: int) -> list[float]:
+        """Those of the next epochs or steps, so many or as far as they are known."""
+        while len(self._known) < count and not self._waits:
             self._known.append(self._rates.send(0.0))
-        return self._known[:epochs]
+        return list(islice(self._known, count))
 
-    def passed(self, loss: float) -> None:
-        """An epoch has ended with this loss."""
-        self._known.pop(0)
-        self._left -= 1
-        if not self._known and self._left:
-            self._known.append(self._rates.send(loss))
+    def passed(self, this: Round, loss: float | None) -> None:
+        """A round is over, and an epoch has ended with this loss, if one has."""
+        if self.by_step:
+            self._pass(this.count)
+        elif loss is not None:
+            self._pass(1, loss)
+
+    def _pass(self, count: int, loss: float = 0.0) -> None:
+        for _ in range(count):
+            self._known.popleft()
+            self._left -= 1
+            if not self._known and self._left:
+                self._known.append(self._rates.send(loss))
 
 
 def _said(rounds: Sequence[Round], progress: Progress, settings: Settings) -> str:
