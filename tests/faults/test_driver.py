@@ -9,7 +9,7 @@ from tests.faults.applications import application, until
 pytestmark = pytest.mark.slow
 
 OPTIONS = "model_type = 'dnn_regressor', hidden_units = [64, 32], batch_size = 32, max_iterations = 6, early_stop = false, num_workers = 2"
-MANY_ROUNDS = f"{OPTIONS}, sync_every = 10, dropout = 0.1"
+MANY_ROUNDS = f"{OPTIONS}, sync_every = 10, dropout = 0.1, lr_interval = 'step', lr_schedule = 'CosineAnnealingLR'"
 
 
 def checkpoints(folder: Path) -> list[Path]:
