@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame, SparkSession
@@ -145,22 +146,46 @@ def test_a_number_that_is_all_that_is_asked_for_is_given_as_one(
 )
 def test_columns_are_packed_as_rows_are(spark: SparkSession, odd: DataFrame, tmp_path: Path, query: str, stored_as: str) -> None:
     """A scan of Parquet gives columns, some as a dictionary's words, and one of ORC; without its vectorised reader it gives rows."""
-    stored = str(tmp_path / "given")
-    odd.repartition(3).write.format(stored_as).save(stored)
+    odd.repartition(3).write.format(stored_as).save(str(tmp_path / "given"))
+    by_columns, by_rows = packed_both_ways(spark, tmp_path / "given", query, stored_as)
+    assert by_columns == by_rows
+    assert len(by_columns) == spark.sql(query).count()
+
+
+def packed_both_ways(spark: SparkSession, stored: Path, query: str, stored_as: str) -> list[list[str]]:
+    """The answers where the scan gives columns, and where it gives rows."""
     reader = f"spark.sql.{stored_as}.enableVectorizedReader"
-    found = {}
+    found = []
     for vectorised in ("true", "false"):
         spark.conf.set(reader, vectorised)
         try:
-            spark.read.format(stored_as).load(stored).createOrReplaceTempView("given")
+            spark.read.format(stored_as).load(str(stored)).createOrReplaceTempView("given")
             asked = spark.sql(query)
-            found[vectorised] = sorted(str(row) for row in asked.collect())
+            found.append(sorted(str(row) for row in asked.collect()))
             plan = asked._jdf.queryExecution().executedPlan().toString()
         finally:
             spark.conf.unset(reader)
         assert ("PackColumns" in plan) == (vectorised == "true"), plan
-    assert found["true"] == found["false"]
-    assert len(found["true"]) == spark.sql(query).count()
+    return found
+
+
+def test_words_out_of_the_dictionaries_of_a_file_are_its_words(spark: SparkSession, odd: DataFrame, tmp_path: Path) -> None:
+    """Each of its groups of rows has a dictionary of its own, or none, where the words are too many for it; a slice is some hundreds of rows."""
+    word = """CASE WHEN id % 11 = 0 THEN NULL WHEN id < 6000 THEN concat('new ', id % 450) WHEN id < 9000 THEN concat('new ', id)
+              ELSE element_at(array('bb', 'nobody', 'ä'), CAST(id % 3 + 1 AS INT)) END AS word"""
+    rows = spark.sql(ODD.format(rows=12_000)).drop("word").selectExpr("*", word).coalesce(1).sortWithinPartitions("id")
+    sizes = {"parquet.block.size": "100000", "parquet.block.size.row.check.min": "100", "parquet.dictionary.page.size": "8000"}
+    rows.write.options(**sizes).parquet(str(tmp_path / "given"))
+    (file,) = (tmp_path / "given").glob("*.parquet")
+    written = pq.ParquetFile(file).metadata
+    groups = [written.row_group(i) for i in range(written.num_row_groups)]
+    encodings = [
+        column.encodings for group in groups for column in map(group.column, range(written.num_columns)) if column.path_in_schema == "word"
+    ]
+    assert len({"RLE_DICTIONARY" in one or "PLAIN_DICTIONARY" in one for one in encodings}) == 2, encodings
+    by_columns, by_rows = packed_both_ways(spark, tmp_path / "given", f"SELECT id, {CALL} AS y FROM given", "parquet")
+    assert by_columns == by_rows
+    assert len(by_columns) == 12_000
 
 
 @pytest.mark.parametrize("different", [7, 500])  # written as a dictionary's words, and one by one

@@ -41,6 +41,7 @@ public final class Encoder implements java.io.Serializable {
   private final TensorPart[] tensors;  // of an imported graph, which takes numbers as they are
   private transient java.util.HashMap[] places;
   private transient Recent[] recent;  // of a category of whole numbers
+  private transient Codes codes;
 
   /** From what Python says: {"bytes", "most", "alone", "strict", "finite", "parts": [{"name", "kind", "at", ...}]}. */
   public Encoder(String json) {
@@ -256,14 +257,13 @@ public final class Encoder implements java.io.Serializable {
   }
 
   private void category(byte[] rows, long start, int part, Object word) {
-    int code;
-    if (word == null) {
-      code = nulls[part] ? 1 : 0;
-    } else {
-      Object found = places(part, word instanceof Long).get(word);
-      code = found == null ? 0 : first[part] + ((Integer) found).intValue();
-    }
-    Platform.putInt(rows, start + at[part], code);
+    Platform.putInt(rows, start + at[part], code(part, word));
+  }
+
+  private int code(int part, Object word) {
+    if (word == null) return nulls[part] ? 1 : 0;
+    Object found = places(part, word instanceof Long).get(word);
+    return found == null ? 0 : first[part] + ((Integer) found).intValue();
   }
 
   /** The codes of numbers that came lately: of few different ones nearly all, without a box for each and a map of them. */
@@ -288,12 +288,10 @@ public final class Encoder implements java.io.Serializable {
     Recent known = recent[part];
     int slot = Recent.slot(number);
     if (known.codes[slot] < 0 || known.numbers[slot] != number) {
-      category(rows, start, part, Long.valueOf(number));
       known.numbers[slot] = number;
-      known.codes[slot] = Platform.getInt(rows, start + at[part]);
-    } else {
-      Platform.putInt(rows, start + at[part], known.codes[slot]);
+      known.codes[slot] = code(part, Long.valueOf(number));
     }
+    Platform.putInt(rows, start + at[part], known.codes[slot]);
   }
 
   private java.util.HashMap places(int part, boolean whole) {
@@ -350,6 +348,11 @@ public final class Encoder implements java.io.Serializable {
       tensors[part].column(rows, start, stride, column, from, chosen, places, count, fits);
       return;
     }
+    boolean words = kind.equals("category") && type instanceof StringType;
+    if (words && column instanceof WritableColumnVector && ((WritableColumnVector) column).hasDictionary()) {
+      entries(rows, start + at[part], stride, part, (WritableColumnVector) column, from, chosen, places, count);
+      return;
+    }
     DataType element = type instanceof ArrayType ? ((ArrayType) type).elementType() : null;
     boolean gaps = Values.hasGaps(column);
     for (int i = 0; i < count; i++) {
@@ -364,7 +367,7 @@ public final class Encoder implements java.io.Serializable {
       } else if (kind.equals("bytes")) {
         fits[places[i]] &= bytes(rows, at, part, missing ? null : Values.bytes(column, row));
       } else if (kind.equals("category")) {
-        if (missing || type instanceof StringType) category(rows, at, part, missing ? null : column.getUTF8String(row));
+        if (missing || words) category(rows, at, part, missing ? null : column.getUTF8String(row));
         else whole(rows, at, part, Values.whole(column, type, row));
       } else if (missing) {
         continue;
@@ -373,6 +376,50 @@ public final class Encoder implements java.io.Serializable {
       } else {
         time(rows, at, part, type instanceof DateType ? (double) column.getInt(row) * 86400.0 : (double) column.getLong(row) * 1e-6);
       }
+    }
+  }
+
+  /** The codes of words that a file keeps in a dictionary: each entry that comes is looked up once. */
+  private void entries(byte[] rows, long start, int stride, int part, WritableColumnVector column, int from, int[] chosen, int[] places, int count) {
+    WritableColumnVector entries = column.getDictionaryIds();
+    boolean nulls = column.hasNull();
+    if (codes == null) codes = new Codes();
+    codes.forget();
+    for (int i = 0; i < count; i++) {
+      int row = from + chosen[i];
+      long at = start + (long) places[i] * stride;
+      if (nulls && column.isNullAt(row)) {
+        Platform.putInt(rows, at, code(part, null));
+        continue;
+      }
+      int entry = entries.getDictId(row);
+      if (!codes.knows(entry)) codes.put(entry, code(part, column.getUTF8String(row)));
+      Platform.putInt(rows, at, codes.codes[entry]);
+    }
+  }
+
+  /** Codes by the entries of a dictionary. */
+  private static final class Codes {
+    int[] codes = new int[64];
+    private int[] known = new int[64];  // since when
+    private int now;
+
+    void forget() {
+      now++;
+    }
+
+    boolean knows(int entry) {
+      return entry < known.length && known[entry] == now;
+    }
+
+    void put(int entry, int code) {
+      if (entry >= known.length) {
+        int length = Math.max(2 * known.length, entry + 1);
+        codes = java.util.Arrays.copyOf(codes, length);
+        known = java.util.Arrays.copyOf(known, length);
+      }
+      codes[entry] = code;
+      known[entry] = now;
     }
   }
 }
