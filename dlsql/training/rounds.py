@@ -204,13 +204,12 @@ class _Rates:
 
     def __init__(self, plan: Plan, progress: Progress, steps: int) -> None:
         self.by_step = plan.settings.lr_interval == "step"
-        self._steps = steps  # an epoch
         self._left = rate_count(plan.settings, steps)  # a schedule may end with the last, and is not asked for more
         self._rates = learning_rates(plan.schedule, plan.settings.learn_rate, self._left)
         self._known = deque([next(self._rates)])
         self._waits = any(name == "ReduceLROnPlateau" for name, _ in plan.schedule)  # for the loss of an epoch before the next one's rate
         if self.by_step:
-            self._pass(progress.epoch * steps + progress.first)
+            self._pass(min(progress.epoch * steps + progress.first, self._left))
         for loss in () if self.by_step else progress.losses:
             self._pass(1, loss)
 
