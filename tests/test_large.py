@@ -1,4 +1,6 @@
-"""A network of 100 million parameters trains and predicts where the driver's JVM, which is an executor's too, has 1 GB of heap."""
+"""A network of 100 million parameters trains and predicts where the driver's JVM, which is an executor's too, has 1 GB of heap; and what
+the driver holds does not grow with the rows of a table.
+"""
 
 import json
 import subprocess
@@ -8,9 +10,12 @@ from typing import Any
 
 import pytest
 
+from bench import memory
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-_SCRIPT = Path(__file__).resolve().parent / "workers" / "large.py"
+_ROOT = Path(__file__).resolve().parent.parent
+_SCRIPT = _ROOT / "tests" / "workers" / "large.py"
 _CONF = {
     "spark.ui.enabled": "false",
     "spark.driver.bindAddress": "127.0.0.1",
@@ -34,6 +39,18 @@ def test_a_hundred_million_parameters_train_under_a_small_heap(tmp_path: Path) -
     assert told["heap"] == 1 << 30
     assert [row["train_loss"] > 0 for row in told["rounds"]] == [True]
     assert predicted == {"predicted": 1000}
+
+
+def test_what_the_driver_holds_in_a_training_does_not_grow_with_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by two bytes a row, of which a single column of float32 has four, in its JVM or in its Python process. A column that is collected
+    shows that the measurement sees rows.
+    """
+    monkeypatch.chdir(_ROOT)  # whose `bench` the other process runs
+    few, many = 20_000, 2_000_000
+    told = memory.apart("driver", memory.CLUSTER, few, many)
+    held = {what: told[f"{what} many"] - told[f"{what} few"] for what in ("heap", "process")}
+    collected = {what: told[f"{what} collected"] - told[f"{what} few"] for what in ("heap", "process")}
+    assert max(held.values()) < 2 * (many - few) < min(collected.values()), told
 
 
 @pytest.mark.large

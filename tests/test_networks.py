@@ -433,6 +433,54 @@ def test_lenet5_learns_the_digits(lab: SparkSession) -> None:
     assert agrees(lab, "digits", "(SELECT * FROM digits LIMIT 500)", "label") > 0.9
 
 
+@pytest.fixture(scope="module")
+def waves(lab: SparkSession) -> SparkSession:
+    """Waves of three kinds at any phase: slow to fast as `steps` and, in seven levels, as `tokens`; across, down and aslant as an `image`.
+
+    No single number says which kind a wave is.
+    """
+    lab.sql(
+        """CREATE TABLE waves AS
+        SELECT kind, transform(sequence(0, 11), t -> sin(0.7 * (kind + 1) * t + phase)) AS steps,
+               transform(sequence(0, 11), t -> int(round(3 + 3 * sin(0.7 * (kind + 1) * t + phase)))) AS tokens,
+               transform(sequence(0, 63), i -> sin(if(kind = 0, 0, i div 8) + if(kind = 1, 0, i % 8) + phase)) AS image
+        FROM (SELECT int(id % 3) AS kind, id * 0.37D AS phase FROM range(1200))"""
+    )
+    return lab
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "more"),
+    [
+        ("resnet", "image", "reshape = MAP('image', [1, 8, 8]), module_args = MAP('width', 8)"),
+        ("lstm", "tokens", "module_args = MAP('vocabulary', 7, 'units', 32)"),
+        ("gru", "steps", "module_args = MAP('units', 32)"),
+        ("transformer", "steps", "reshape = MAP('steps', [4, 3]), module_args = MAP('width', 32)"),
+    ],
+)
+def test_a_stock_network_trains_from_sql_predicts_as_its_graph_does_and_trains_the_same_again(
+    waves: SparkSession, name: str, column: str, more: str
+) -> None:
+    options = f"model_type = 'dnn_classifier', input_label_cols = ['kind'], module = '{name}', {more}, num_workers = 2, batch_size = 64"
+    learns = f"{options}, learn_rate = 0.005, max_iterations = 16, early_stop = false"
+    made = [create(waves, learns, f"SELECT {column}, kind FROM waves", name) for _ in range(2)]
+    assert made[0]["metrics"]["accuracy"] > 0.9  # a third by chance, on rows held out
+
+    once, again = (Path(one["uri"].removeprefix("file:")) for one in made)
+    with np.load(once / "weights.npz") as first, np.load(again / "weights.npz") as second:
+        assert first.files == second.files
+        assert all(first[key].tobytes() == second[key].tobytes() for key in first.files)
+
+    rows = waves.sql(f"SELECT {column} AS given, PREDICT('{name}', {column}) AS kind, PREDICT_PROBA('{name}', {column}) AS p FROM waves")
+    found = rows.collect()
+    dense = np.array([row["given"] for row in found], np.float32)  # [rows, numbers]
+    outputs = load("onnx", {"model.onnx": (again / "model.onnx").read_bytes()}, 1)(dense, np.zeros((len(dense), 0), np.int64))
+    wanted = torch.softmax(torch.from_numpy(outputs), dim=1).numpy()
+    assert [row["kind"] for row in found] == list(outputs.argmax(axis=1))
+    # Portions of other sizes are summed in another order.
+    np.testing.assert_allclose([[row["p"][kind] for kind in range(3)] for row in found], wanted, atol=1e-5)
+
+
 def test_a_factory_that_is_allowed_trains_by_its_name(lab: SparkSession) -> None:
     row = create(lab, f"{CLASSES}, module = 'shop_networks:Small', module_args = MAP('width', 16)")
     assert row["metrics"]["accuracy"] > 0.9
