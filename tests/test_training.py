@@ -1,5 +1,6 @@
 """What CREATE MODEL learns from: columns of every type and name, options, and data that is not fit to be learned from."""
 
+import importlib
 import math
 import re
 import threading
@@ -13,12 +14,14 @@ import numpy as np
 import pytest
 from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from dlsql import training
 from dlsql.session import language
 from dlsql.training.running import Running
 from examples.datasets import path
 
+PROFILE = importlib.import_module("dlsql.training.profile")  # a function of the package has its name
 LINEAR = "model_type = 'linear_regressor', max_iterations = 1"
 CLASSES = "model_type = 'logistic_classifier', max_iterations = 1"
 
@@ -479,3 +482,40 @@ def test_a_gang_beside_clients_that_keep_the_cores_busy_gets_on_and_ends_with_th
         finally:
             over.set()
     assert weights(beside) == weights(alone)
+
+
+RANDOM = np.random.default_rng(0)
+NUMBERS = {
+    "even": RANDOM.permutation(np.arange(5000.0)),
+    "a moment far off": np.append(RANDOM.integers(1_500_000_000, 1_700_000_000, 3000), 253_402_214_400.0),
+    "few": RANDOM.integers(0, 3, 3000) * 1.0,
+    "one": np.full(100, -7.5),
+    "of all sizes": np.exp(RANDOM.normal(0, 30, 3000)) * RANDOM.choice([-1, 1], 3000),
+    "the largest": np.array([-1.7e308, 1.7e308, 0.0, 1e300] * 50),
+    "the smallest": np.array([5e-324, 1e-323, 0.0, -5e-324] * 50),
+    "infinite": np.array([-np.inf] * 40 + [np.inf] * 30 + list(range(30)), float),
+    "none": np.array([]),
+}
+
+
+@pytest.mark.parametrize("numbers", NUMBERS)
+def test_a_quantile_in_passes_parts_rows_as_one_in_a_task_does(spark: SparkSession, numbers: str) -> None:
+    """Spark's own interpolates between two of the numbers, and the same are above it."""
+    given = np.sort(NUMBERS[numbers])
+    frame = spark.createDataFrame([(one,) for one in [*given.tolist(), None, None]], "x DOUBLE").repartition(3).cache()
+    for share in (0.2, 0.8):
+        many, few = (PROFILE._quantile(frame, F.col("x"), share, rows) for rows in (10_000_000, 10))
+        if not len(given):
+            assert (many, few) == (None, None)
+            continue
+        assert many == given[math.floor(share * (len(given) - 1))]
+        assert np.isinf(given).any() or (given > many).sum() == (given > few).sum()
+    frame.unpersist()
+
+
+def test_a_split_in_order_of_many_rows_is_that_of_few(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = "model_type = 'linear_regressor', max_iterations = 2, data_split_method = 'seq', data_split_col = 'day', seed = 1"
+    query = "SELECT DATE'2020-01-01' + CAST(id * 7 % 1000 AS INT) AS day, id % 9 AS x, id % 9 * 2 AS label FROM range(1000)"
+    few = train(spark, options, query)
+    monkeypatch.setattr(PROFILE, "_QUANTILE_ROWS", 0)
+    assert train(spark, options, query)["loss"] == few["loss"]

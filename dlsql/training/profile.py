@@ -5,6 +5,7 @@ usable when its label is there, its weight is a positive number, and none of its
 Nothing here grows with the table on the driver: vocabularies and classes are capped.
 """
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,6 +23,7 @@ from dlsql.quoting import identifier
 from udfs.learn import BOUND, MAX_CLASSES, MAX_WORDS, held_out_share, scale, steady
 from udfs.spec import Feature, Label, Preprocess
 
+_QUANTILE_ROWS, _BUCKETS = 1_000_000, 1 << 14  # rows whose quantile one task may find, and what others are counted in
 _STATISTICS_ROWS = 100_000  # of an array column: its positions' means are as good from a sample
 
 
@@ -241,7 +243,9 @@ def profile(bridge: Bridge, columns: Columns, settings: Settings, total: int, le
         bound = None if settings.model_type in LINEAR or not settings.scaled else BOUND
         learned = Preprocess(_with_arrays(columns, features, rows, settings.seed), labels[0], bound, labels[1:])
     held_out = held_out_share(settings.data_split_method, settings.data_split_eval_fraction, rows)
-    split_at = _split_at(columns, settings, held_out)
+    split_at = None
+    if settings.data_split_method == "seq":
+        split_at = _quantile(columns.frame, _number(columns, str(columns.split)), 1.0 - held_out, rows)
     return Profile(columns, learned, rows, total - rows, held_out, split_at, counts, texts, largest)
 
 
@@ -444,12 +448,33 @@ def _recounted(columns: Columns, name: str, known: Label) -> tuple[tuple[int, ..
     return tuple(count for count, _ in here), tuple(text for _, text in here)
 
 
-def _split_at(columns: Columns, settings: Settings, held_out: float) -> Any:
-    if settings.data_split_method != "seq":
-        return None
-    assert columns.split is not None
-    ordered = _number(columns, columns.split)
-    return columns.frame.agg(F.percentile(ordered, 1.0 - held_out)).collect()[0][0]
+def _quantile(frame: DataFrame, number: Column, share: float, rows: int) -> float | None:
+    """A number that a share of a column's numbers is not above; None where there is none. The same however the rows lie.
+
+    Spark's `percentile` gathers all different values in a task. Where they may be many, passes over the rows count them in buckets, each of
+    them those of the bucket before that the wanted number is in.
+    """
+    numbers = frame.select(number.alias("x")).where("x IS NOT NULL")
+    if rows <= _QUANTILE_ROWS:
+        found: float | None = numbers.agg(F.percentile("x", share)).collect()[0][0]
+        return found
+    finite = F.abs("x") < math.inf
+    of_finite = (F.when(finite, F.col("x")), F.when(F.col("x") == -math.inf, 1))
+    (told,) = numbers.agg(F.count("x"), F.count(of_finite[0]), F.min(of_finite[0]), F.max(of_finite[0]), F.count(of_finite[1])).collect()
+    count, usual, low, high, lowest = told
+    rank = math.floor(share * (count - 1)) - lowest  # among the finite ones in ascending order
+    if not 0 <= rank < usual:
+        return None if not count else math.copysign(math.inf, rank)
+    while low < high:
+        half = high / 2 - low / 2  # half, since the whole of it may be infinite
+        place = ((F.col("x") / 2 - low / 2) / F.lit(half) * _BUCKETS).cast("int") if half else (F.col("x") > low).cast("int")
+        inside = numbers.where(F.col("x").between(low, high)).groupBy(F.least(place, F.lit(_BUCKETS - 1)).alias("bucket"))
+        for one in sorted(inside.agg(F.count("x").alias("rows"), F.min("x").alias("low"), F.max("x").alias("high")).collect()):
+            low, high = one.low, one.high
+            if rank < one.rows:
+                break
+            rank -= one.rows
+    return float(low)
 
 
 def held_out(found: Profile, settings: Settings) -> Column | None:
