@@ -550,7 +550,7 @@ def test_predictions_are_what_the_engine_says(
     spark: SparkSession, models: dict[str, Model], tmp_path_factory: pytest.TempPathFactory, source: str
 ) -> None:
     @seed(SOURCES.index(source))
-    @settings(max_examples=8, deadline=None, derandomize=True, print_blob=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=5, deadline=None, derandomize=True, print_blob=True, suppress_health_check=list(HealthCheck))
     @given(case=cases(source))
     def every(case: Case) -> None:
         holds(spark, models, case, tmp_path_factory.mktemp("case") / "table")
