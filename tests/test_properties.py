@@ -115,17 +115,10 @@ class Answers:
     check: Mapping[str, Callable[[Sequence[Any], Any], None]]  # by function: whether values, none of them NULL, are those of these rows
 
 
-@dataclass(frozen=True)
-class Model:
-    """What is asked."""
-
-    name: str
-    taken: tuple[str, ...]
-    functions: tuple[str, ...]
-    answers: Callable[[Sequence[pa.Array]], Answers]
+Engine = Callable[[Sequence[pa.Array]], Answers]  # of the columns that a model takes
 
 
-def trained(name: str, folder: Path, taken: tuple[str, ...], functions: tuple[str, ...]) -> Model:
+def trained(folder: Path, taken: tuple[str, ...]) -> Engine:
     """By the learned preprocessing and a plain run of the graph."""
     learned = Preprocess.from_json((folder / "preprocess.json").read_text())
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
@@ -167,10 +160,10 @@ def trained(name: str, folder: Path, taken: tuple[str, ...], functions: tuple[st
 
         return Answers(none, {"predict": labels, "predict_proba": probabilities, "ml_predict": both})
 
-    return Model(name, taken, functions, answers)
+    return answers
 
 
-def imported(name: str, file: Path, taken: Mapping[str, str], given: Sequence[str], run: int = 1) -> Model:
+def imported(file: Path, taken: Mapping[str, str], given: Sequence[str], run: int = 1) -> Engine:
     """By the graph on a row at a time, of which a graph of a fixed batch is given several copies. `taken`: columns and their tensors' types."""
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     scalar = {one.name for one in session.get_inputs() if len(one.shape) == 1}
@@ -204,7 +197,7 @@ def imported(name: str, file: Path, taken: Mapping[str, str], given: Sequence[st
 
         return Answers(none, {"predict": alone if len(given) == 1 else structs, "ml_predict": structs})
 
-    return Model(name, tuple(taken), ("predict", "ml_predict"), answers)
+    return answers
 
 
 EVEN_IN = {"a": "<f4", "b": "<f4", "l": "int64", "t": "bool", "u": "uint8", "h": "float16", "d": "float64", "z": "uint64"}
@@ -250,7 +243,7 @@ OPTIONS = {
 
 
 @pytest.fixture(scope="module")
-def models(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Model]]:
+def models(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Engine]]:
     """Two regressions and two classifications that were trained here, and three graphs that were not."""
     spark.sql("CREATE DATABASE random")
     usual = {name: column for name, column in COLUMNS.items() if column.usual}
@@ -262,8 +255,7 @@ def models(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Ite
         query = f"SELECT {', '.join(taken)}, {LABELS[name]} AS label FROM usual"
         spark.sql(f"CREATE MODEL random.{name} OPTIONS ({OPTIONS[name]}, max_iterations = 1) AS {query}").collect()
         folder = Path(spark.sql(f"SHOW VERSIONS IN MODEL random.{name}").collect()[0]["uri"].removeprefix("file:"))
-        functions = ("predict", "ml_predict") if "regressor" in OPTIONS[name] else ("predict", "predict_proba", "ml_predict")
-        made[name] = trained(name, folder, taken, functions)
+        made[name] = trained(folder, taken)
     for name, build, taken, outputs, run in (
         ("even", even, EVEN_IN, ("y", "twice", "shut", "deep", "half", "double", "same"), 1),
         ("uneven", uneven, {"x": "<f4", "s": "<f4"}, ("y", "back"), 1),
@@ -272,7 +264,7 @@ def models(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Ite
         file = build(tmp_path_factory.mktemp(name))
         clause = ", ".join(f"{column} {COLUMNS[column].type}" for column in taken)
         spark.sql(f"CREATE MODEL random.{name} INPUT ({clause}) OPTIONS (model_path = '{file}')").collect()
-        made[name] = imported(name, file, taken, outputs, run)
+        made[name] = imported(file, taken, outputs, run)
     yield made
     for view in ("usual", "given"):
         spark.catalog.dropTempView(view)
@@ -499,7 +491,7 @@ def stored(spark: SparkSession, case: Case, frame: DataFrame, folder: Path) -> D
     return spark.read.schema(frame.schema).format(kind).load(str(folder))
 
 
-def holds(spark: SparkSession, models: Mapping[str, Model], case: Case, folder: Path) -> None:
+def holds(spark: SparkSession, models: Mapping[str, Engine], case: Case, folder: Path) -> None:
     table = columns(case)
     whole = pa.table({"id": pa.array(range(case.rows), pa.int64()), **{name: one.given for name, one in table.items()}})
     made = framed(spark, whole, {name: pool.type for name, pool in case.pools.items()}).repartition(case.partitions)
@@ -528,7 +520,7 @@ def holds(spark: SparkSession, models: Mapping[str, Model], case: Case, folder: 
     for call, (_, seen, strays), answer, are in zip(case.calls, texts, ("answer", "other"), wanted, strict=True):
         if answer not in found.column_names:
             continue
-        said = models[call.model].answers(seen)
+        said = models[call.model](seen)
         none = said.none | strays
         nones.append(none)
         cells = found[answer].to_pylist()
@@ -547,7 +539,7 @@ def holds(spark: SparkSession, models: Mapping[str, Model], case: Case, folder: 
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_predictions_are_what_the_engine_says(
-    spark: SparkSession, models: dict[str, Model], tmp_path_factory: pytest.TempPathFactory, source: str
+    spark: SparkSession, models: dict[str, Engine], tmp_path_factory: pytest.TempPathFactory, source: str
 ) -> None:
     @seed(SOURCES.index(source))
     @settings(max_examples=5, deadline=None, derandomize=True, print_blob=True, suppress_health_check=list(HealthCheck))

@@ -2,13 +2,14 @@
 
 import re
 import time
+from collections.abc import Sequence
 
 import pytest
 import torch
 
 from dlsql import options
 from dlsql.training import rounds, schedule_of
-from udfs.schedules import learning_rate, learning_rates, schedules
+from udfs.schedules import Schedule, learning_rates, schedules
 from udfs.train import Round
 
 ARGUMENTS = {
@@ -20,6 +21,15 @@ ARGUMENTS = {
     "OneCycleLR": {"max_lr": 0.2},
     "ReduceLROnPlateau": {"patience": 1},
 }
+
+
+def learning_rate(schedule: Sequence[Schedule], rate: float, length: int, losses: Sequence[float]) -> float:
+    """The learning rate of the epoch after those that ended with `losses`."""
+    rates = learning_rates(schedule, rate, length)
+    found = next(rates)
+    for loss in losses:
+        found = rates.send(loss)
+    return found
 
 
 def rates(schedule: list[tuple[str, dict[str, object]]], epochs: int, loss: float = 1.0) -> list[float]:

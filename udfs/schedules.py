@@ -86,6 +86,15 @@ def learning_rates(schedule: Sequence[Schedule], rate: float, length: int) -> Ge
     It may be steps in the place of epochs: only ReduceLROnPlateau looks at the loss.
 
     Schedules follow one another, each from `rate` on; each but the last has its own `lasts`. None of them: `rate` for good.
+
+    >>> def of_epochs(schedule, epochs):
+    ...     rates = learning_rates(schedule, 0.1, epochs)
+    ...     return [round(rate, 6) for rate in (next(rates), *(rates.send(1.0) for _ in range(epochs - 1)))]
+    >>> of_epochs([("ExponentialLR", {"gamma": 0.5})], 3)
+    [0.1, 0.05, 0.025]
+    >>> warm_up = [("LinearLR", {"lasts": 2, "start_factor": 0.5, "total_iters": 2}), ("ReduceLROnPlateau", {"patience": 0})]
+    >>> of_epochs(warm_up, 6)
+    [0.05, 0.075, 0.1, 0.1, 0.01, 0.001]
     """
     at = 0
     for place, (name, arguments) in enumerate(schedule):
@@ -122,22 +131,6 @@ def try_schedule(schedule: Sequence[Schedule], rate: float, length: int) -> tupl
             return one, str(e)
         left -= lasts
     return None
-
-
-def learning_rate(schedule: Sequence[Schedule], rate: float, length: int, losses: Sequence[float]) -> float:
-    """The learning rate of the epoch after those that ended with `losses`, as `learning_rates` comes to it.
-
-    >>> [learning_rate([("ExponentialLR", {"gamma": 0.5})], 0.1, 3, [1.0] * epoch) for epoch in range(3)]
-    [0.1, 0.05, 0.025]
-    >>> warm_up = [("LinearLR", {"lasts": 2, "start_factor": 0.5, "total_iters": 2}), ("ReduceLROnPlateau", {"patience": 0})]
-    >>> [round(learning_rate(warm_up, 0.1, 9, [1.0] * epoch), 6) for epoch in range(6)]
-    [0.05, 0.075, 0.1, 0.1, 0.01, 0.001]
-    """
-    rates = learning_rates(schedule, rate, length)
-    found = next(rates)
-    for loss in losses:
-        found = rates.send(loss)
-    return found
 
 
 def _filled_in(name: str, length: int) -> dict[str, Any]:

@@ -36,11 +36,7 @@ class Round:
     sync_every: int  # steps between averagings; a round ends with one, and those inside it take a gang
     evaluates: bool = False  # on the worker's held-out rows, in the state that the workers agreed on
     last: bool = False  # the training's budget of steps or of time ends with it
-    rates: tuple[float, ...] = ()  # of each step; none where all have `learning_rate`
-
-    def rate(self, step: int) -> float:
-        """The learning rate of a step of the epoch."""
-        return self.rates[step - self.first] if self.rates else self.learning_rate
+    rates: tuple[float, ...] = ()  # of each step, from `learning_rate` on; none where all have that
 
 
 CPU = torch.device("cpu")
@@ -93,6 +89,7 @@ class Learner:
 
     def __init__(self, steps: LocalSteps, state: State, device: torch.device = CPU) -> None:
         self.steps, self.rows, self.weight, self.loss, self.stepped = steps, 0, 0.0, 0.0, False
+        self._factor = 1.0  # of a round's learning rates
         self.module, self.device = network(steps.network, state).to(device), device
         frozen = steps.frozen or ("\0",)
         named = dict(self.module.named_parameters(remove_duplicate=False))
@@ -119,11 +116,12 @@ class Learner:
         for one in self._resting:
             one.eval()
         self._factor = 1.0 if this.sync_every == 1 else self.steps.rate_factor
-        self.turn_to(this, this.first)
+        self.set_rate(this.learning_rate * self._factor)
 
     def turn_to(self, this: Round, step: int) -> None:
-        """From here on it has the learning rate of this step."""
-        self.set_rate(this.rate(step) * self._factor)
+        """From here on it has the learning rate of this step, where each has its own."""
+        if this.rates:
+            self.set_rate(this.rates[step - this.first] * self._factor)
 
     def set_rate(self, learning_rate: float) -> None:
         """The optimiser's learning rate of the steps to come."""

@@ -99,7 +99,7 @@ def train(frame: DataFrame, job: Job) -> Trained:
     context = frame.sparkSession.sparkContext
     names, code = torch_names(job.settings), own.own(job.settings, context.getConf().get(own.ALLOWED))
     chosen = columns(job.bridge, frame, job.settings)
-    schedule_of(job.settings)
+    schedule = schedule_of(job.settings)
     with described(context, f"{job.title}: profiling the columns"):
         outline = _outline(frame, chosen, job, code)
     learned, spec = outline.found.learned, outline.network
@@ -110,7 +110,8 @@ def train(frame: DataFrame, job: Job) -> Trained:
     outline = _among(outline, job.settings, blocks.workers)
     steps = _local_steps(job.settings, names, outline, int(context.getConf().get("spark.task.cpus", "1") or 1))
     try:
-        schedule = schedule_of(job.settings, rate_count(job.settings, epoch_steps(blocks, steps)))
+        if job.settings.lr_interval == "step":
+            schedule_of(job.settings, rate_count(job.settings, epoch_steps(blocks, steps)))
         plan = Plan(job.title, job.settings, steps, schedule, learned.labels)
         save = partial(checkpoint.save, job.files, folder) if job.files else lambda last: None
         with behind() as write:

@@ -35,11 +35,8 @@ from udfs.train import Round, Task, Trained
 _AVERAGINGS, _FEWEST_STEPS = 16, 16  # by default: averagings an epoch, and steps between them, of which fewer teach no more
 _FIRST_STEPS, _ROUND_SECONDS = 256, 20.0  # a round is cut to this length: what a lost executor or a cancelled statement costs at most
 _APART_SECONDS = 60.0  # after a gang for which cores did not get free: workers that need not begin together get on beside other jobs
-_JOINED_EPOCHS, _JOINED_STEPS, _JOINED_SECONDS = (
-    500,
-    10_000,
-    5.0,
-)  # epochs share a job, which costs a tenth of a second: what they learned is seen after it
+_JOINED_EPOCHS, _JOINED_SECONDS = 500, 5.0  # epochs share a job, which costs a tenth of a second: what they learned is seen after it
+_JOINED_STEPS = 10_000  # of them, where each has a rate of its own, which travels with the job
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +166,10 @@ def _rounds(
     """
     settings = plan.settings
     left = math.inf if settings.max_steps is None else settings.max_steps - progress.epoch * pace.steps - progress.first
-    epoch = (seconds_a_step or 0.0) * pace.steps  # seconds
-    long = epoch > _JOINED_SECONDS
+    a_step = seconds_a_step or 0.0
+    long = a_step * pace.steps > _JOINED_SECONDS  # an epoch
     if long and settings.max_seconds is not None:
-        left = min(left, max((settings.max_seconds - progress.seconds) // (epoch / pace.steps), 1))
+        left = min(left, max((settings.max_seconds - progress.seconds) // a_step, 1))
     count = int(min(_length(pace, seconds_a_step), pace.steps - progress.first, left))
     every = pace.steps + 1 if pace.free else pace.every
     ends = count == left or progress.first + count == pace.steps
@@ -210,8 +207,9 @@ class _Rates:
         self._waits = any(name == "ReduceLROnPlateau" for name, _ in plan.schedule)  # for the loss of an epoch before the next one's rate
         if self.by_step:
             self._pass(min(progress.epoch * steps + progress.first, self._left))
-        for loss in () if self.by_step else progress.losses:
-            self._pass(1, loss)
+        else:
+            for loss in progress.losses:
+                self._pass(1, loss)
 
     def of_rounds(self, count: int, most: int) -> list[tuple[float, tuple[float, ...]]]:
         """What the next rounds of so many steps begin with, and the rates of their steps where these differ. As far as it is known."""
