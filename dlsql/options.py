@@ -82,6 +82,18 @@ def _flag() -> Check:
     return Check("TRUE or FALSE", read)
 
 
+def _precision() -> Check:
+    def read(value: Any) -> str:
+        named = {"true": "bfloat16", "false": "float32", "float16": "float16", "bfloat16": "bfloat16", "float32": "float32"}
+        if not isinstance(value, bool | str):
+            raise TypeError
+        if str(value).lower() not in named:
+            raise ValueError
+        return named[str(value).lower()]
+
+    return Check("TRUE, which is bfloat16, FALSE, which is float32, or one of bfloat16, float16, float32", read)
+
+
 def _text() -> Check:
     def read(value: Any) -> str:
         if not isinstance(value, str) or not value:
@@ -222,7 +234,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("outer_momentum", _number(0, 1, open_high=True), 0.0, "Nesterov momentum of that step; 0 at a rate of 1 is plain averaging."),
     Option("transport", _one_of(("float32", "bfloat16", "float16")), "float32", "What workers tell one another: 4 bytes a number or 2."),
     Option("quantization", _one_of(("none", "int8")), "none", _QUANTIZATION),
-    Option("mixed_precision", _flag(), False, "Compute a step in bfloat16 where torch.autocast does; parameters stay float32."),
+    Option("mixed_precision", _precision(), "float32", "What a step computes in where torch.autocast does; parameters stay float32."),
     Option("num_workers", _whole(1, 10_000), None, "Parallel tasks a round; chosen from rows, batch size and cores by default."),
     Option("checkpoint_every", _whole(1), 1, "Rounds between checkpoints."),
     Option("resume", _flag(), True, "Go on from the last checkpoint of the same statement over the same data."),
@@ -286,7 +298,7 @@ class Settings:
     outer_momentum: float
     transport: str
     quantization: str
-    mixed_precision: bool
+    mixed_precision: str
     num_workers: int | None
     checkpoint_every: int
     resume: bool

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +14,9 @@ from torch.nn import functional
 
 from dlsql import options
 from dlsql.training import _class_weights, _local_steps, torch_names
+from udfs import losses
 from udfs.batches import Batch, Block, as_batch
+from udfs.losses import backward
 from udfs.schedules import LOSSES
 from udfs.spec import LocalSteps, NetworkSpec
 from udfs.train import Learner, Round, initial_state
@@ -144,13 +147,34 @@ def test_the_average_gradient_of_all_workers_is_clipped_and_not_that_of_each() -
     assert float(step.norm()) == pytest.approx(RATE * 0.05, rel=1e-4)  # clip_grad_norm_ divides by the norm and 1e-6
 
 
+@pytest.mark.parametrize("lacking", [1e-5, 1.0, 1e4], ids=["too small for a float16", "fitting", "too large for a multiple"])
+def test_a_gradient_in_float16_is_that_of_float32_however_small_or_large(monkeypatch: pytest.MonkeyPatch, lacking: float) -> None:
+    def gradients(precision: str) -> list[np.ndarray]:
+        steps = local_steps("regression", "mse_loss", mixed_precision=precision)
+        module = Learner(steps, initial_state(steps.network, 3)).module
+        batch = batch_of(steps)
+        with torch.no_grad(), torch.autocast("cpu", torch.float16, enabled=precision == "float16"):
+            outputs = module(batch.dense, batch.codes).float()
+        backward(steps, module, replace(batch, label=outputs[:, 0] + lacking))
+        return [parameter.grad.numpy() for parameter in module.parameters() if parameter.grad is not None]
+
+    def distance() -> float:
+        pairs = zip(gradients("float16"), gradients("float32"), strict=True)
+        return max(float(np.abs(mine - wanted).max() / np.abs(wanted).max()) for mine, wanted in pairs)
+
+    assert 0 < distance() < 0.005
+    if lacking < 1:
+        monkeypatch.setattr(losses, "_SCALE", 1.0)
+        assert distance() > 0.02
+
+
 # What the statement says arrives at the workers
 
 
 def test_every_option_of_a_step_arrives_at_the_workers_under_its_own_name() -> None:
     said = {
         "l1_reg": 0.1, "l2_reg": 0.2, "grad_clip": 0.3, "grad_clip_value": 0.4, "label_smoothing": 0.5, "loss": "cross_entropy", "seed": 9,
-        "outer_learn_rate": 0.6, "outer_momentum": 0.7, "mixed_precision": True, "freeze": ["layers.0"], "transport": "bfloat16",
+        "outer_learn_rate": 0.6, "outer_momentum": 0.7, "mixed_precision": "float16", "freeze": ["layers.0"], "transport": "bfloat16",
     }  # fmt: skip
     settings = options.read((("model_type", "dnn_classifier"), *said.items()))  # type: ignore[arg-type]
     outline = SimpleNamespace(network=local_steps("classification", "cross_entropy").network, batch=16, loss=None, found=None)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from itertools import count
+from itertools import count, product
 from types import SimpleNamespace
 from typing import Any
 
@@ -178,9 +178,22 @@ def test_averaging_every_gradient_is_exact_for_optimisers_with_a_memory_too(
             local_steps(outer_learn_rate=0.7, outer_momentum=0.9, transport="float16"),
             {"sync_every": 3, "outer_learn_rate": 0.7, "outer_momentum": 0.9},
         ),
-        (local_steps("Adam", mixed_precision=True), {"sync_every": 4}),
+        (local_steps("Adam", mixed_precision="bfloat16"), {"sync_every": 4}),
+        (local_steps("Adam", mixed_precision="float16"), {"sync_every": 1}),
     ],
-    ids=["adam", "momentum", "synchronous", "batch norm", "outer", "frozen", "short", "short gradients", "short outer", "mixed precision"],
+    ids=[
+        "adam",
+        "momentum",
+        "synchronous",
+        "batch norm",
+        "outer",
+        "frozen",
+        "short",
+        "short gradients",
+        "short outer",
+        "mixed",
+        "mixed float16",
+    ],
 )
 def test_both_ways_of_agreeing_give_the_same_bits(
     spark: SparkSession, monkeypatch: pytest.MonkeyPatch, steps: LocalSteps, given: dict[str, object]
@@ -198,7 +211,8 @@ def test_both_ways_of_agreeing_give_the_same_bits(
 def test_short_transport_and_mixed_precision_learn_nearly_what_float32_learns(spark: SparkSession, every: int) -> None:
     parts = [worker_blocks(i, 300) for i in range(2)]
     whole, seen = train(spark, parts, local_steps("Adam"), 3, sync_every=every)
-    for steps in (*(local_steps("Adam", transport=one) for one in ("bfloat16", "float16")), local_steps("Adam", mixed_precision=True)):
+    for name, kind in product(("transport", "mixed_precision"), ("bfloat16", "float16")):
+        steps = local_steps("Adam", **{name: kind})
         found, seen_short = train(spark, parts, steps, 3, sync_every=every)
         assert seen_short.losses == pytest.approx(seen.losses, rel=0.01)  # a bfloat16 has 8 bits: 0.8 % a number; a float16 11
         assert 0 < distance(found, whole) < 0.2  # which Adam's steps add up, 100 of them

@@ -1,6 +1,6 @@
 """What a network's answers on a batch are worth: its loss, the gradients that follow from it, and the counts that metrics are made of."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 
 import numpy as np
@@ -16,20 +16,47 @@ from udfs.networks import code
 from udfs.schedules import LOSSES
 from udfs.spec import Code, LocalSteps, NetworkSpec
 
+_SCALE, _SMALLER = 2.0**14, 2.0**-4
+
 _Told = Tensor | tuple[Tensor, ...]  # of several labels one each
 
 
 def backward(steps: LocalSteps, module: nn.Module, batch: Batch) -> tuple[float, float]:
     """The gradients of a batch into the parameters' `grad`; gives the losses of its rows, each by its weight, in sum, and the weight."""
-    with torch.autocast(batch.dense.device.type, torch.bfloat16) if steps.mixed_precision else nullcontext():
+    precision: torch.dtype = getattr(torch, steps.mixed_precision)
+    mixed = precision != torch.float32
+    with torch.autocast(batch.dense.device.type, precision) if mixed else nullcontext():
         outputs = module(batch.dense, batch.codes)
-    of_batch = _losses(steps, outputs.float() if steps.mixed_precision else outputs, batch).sum()
+    of_batch = _losses(steps, outputs.float() if mixed else outputs, batch).sum()
     total = batch.weight.sum()
     loss = of_batch / total.clamp_min(1e-12)
     if steps.l1_reg or steps.l2_reg:
         loss = loss + _penalty(steps, module)
-    loss.backward()
+    if precision == torch.float16:
+        _scaled_backward(loss, list(module.parameters()))
+    else:
+        loss.backward()
     return float(of_batch.detach()), float(total)
+
+
+def _scaled_backward(loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
+    """The gradients by way of those of a multiple of the loss, of which fewer are too small for a float16 (Micikevicius et al., "Mixed
+    Precision Training", ICLR 2018).
+
+    Where some are too large, of a smaller multiple. torch's GradScaler leaves out the step then, and remembers what multiple did: workers
+    would have to agree on that, and checkpoints to hold it.
+    """
+    scale = _SCALE
+    while True:
+        for parameter in parameters:
+            parameter.grad = None
+        (loss * scale).backward(retain_graph=scale > 1)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if scale <= 1 or all(torch.stack([gradient.isfinite().all() for gradient in gradients]).tolist()):
+            break
+        scale *= _SMALLER
+    for gradient in gradients:
+        gradient /= scale
 
 
 def clip(steps: LocalSteps, module: nn.Module) -> None:

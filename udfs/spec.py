@@ -224,7 +224,7 @@ class LocalSteps:
     frozen: tuple[str, ...] = ()  # prefixes of parameter names that do not move
     own_loss: Code | None = None  # (outputs, labels), of several labels two tuples -> the loss of each row [rows], or one of all rows
     transport: str = "float32"  # what workers tell one another travels as this: float32 | bfloat16 | float16
-    mixed_precision: bool = False
+    mixed_precision: str = "float32"  # what a step computes in where it may: float32 | bfloat16 | float16
     rate_factor: float = 1.0  # of the learning rate of local steps, see `udfs.schedules.rate_factor`
 
     @property
