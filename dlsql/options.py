@@ -82,18 +82,6 @@ def _flag() -> Check:
     return Check("TRUE or FALSE", read)
 
 
-def _precision() -> Check:
-    def read(value: Any) -> str:
-        named = {"true": "bfloat16", "false": "float32", "float16": "float16", "bfloat16": "bfloat16", "float32": "float32"}
-        if not isinstance(value, bool | str):
-            raise TypeError
-        if str(value).lower() not in named:
-            raise ValueError
-        return named[str(value).lower()]
-
-    return Check("TRUE, which is bfloat16, FALSE, which is float32, or one of bfloat16, float16, float32", read)
-
-
 def _text() -> Check:
     def read(value: Any) -> str:
         if not isinstance(value, str) or not value:
@@ -112,6 +100,16 @@ def _one_of(words: tuple[str, ...]) -> Check:
         return value.lower()
 
     return Check("one of " + ", ".join(words), read)
+
+
+def _precision() -> Check:
+    named, flags = _one_of(("bfloat16", "float16", "float32")), {"true": "bfloat16", "false": "float32"}
+
+    def read(value: Any) -> str:
+        word: str = flags.get(str(value).lower()) or named.read(value)
+        return word
+
+    return Check(f"TRUE, which is bfloat16, FALSE, which is float32, or {named.says}", read)
 
 
 def _list_of(item: Check, what: str, *, shortest: int = 1) -> Check:

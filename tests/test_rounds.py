@@ -181,19 +181,7 @@ def test_averaging_every_gradient_is_exact_for_optimisers_with_a_memory_too(
         (local_steps("Adam", mixed_precision="bfloat16"), {"sync_every": 4}),
         (local_steps("Adam", mixed_precision="float16"), {"sync_every": 1}),
     ],
-    ids=[
-        "adam",
-        "momentum",
-        "synchronous",
-        "batch norm",
-        "outer",
-        "frozen",
-        "short",
-        "short gradients",
-        "short outer",
-        "mixed",
-        "mixed float16",
-    ],
+    ids=["adam", "momentum", "sync", "batch norm", "outer", "frozen", "short", "short gradients", "short outer", "bfloat16", "float16"],
 )
 def test_both_ways_of_agreeing_give_the_same_bits(
     spark: SparkSession, monkeypatch: pytest.MonkeyPatch, steps: LocalSteps, given: dict[str, object]

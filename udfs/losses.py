@@ -1,6 +1,6 @@
 """What a network's answers on a batch are worth: its loss, the gradients that follow from it, and the counts that metrics are made of."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
 
 import numpy as np
@@ -16,7 +16,7 @@ from udfs.networks import code
 from udfs.schedules import LOSSES
 from udfs.spec import Code, LocalSteps, NetworkSpec
 
-_SCALE, _SMALLER = 2.0**14, 2.0**-4
+_SCALES = (2.0**14, 2.0**10, 2.0**6, 2.0**2, 2.0**-2)  # of a loss: the first whose gradients a float16 holds
 
 _Told = Tensor | tuple[Tensor, ...]  # of several labels one each
 
@@ -33,28 +33,25 @@ def backward(steps: LocalSteps, module: nn.Module, batch: Batch) -> tuple[float,
     if steps.l1_reg or steps.l2_reg:
         loss = loss + _penalty(steps, module)
     if precision == torch.float16:
-        _scaled_backward(loss, list(module.parameters()))
+        _scaled_backward(loss, module)
     else:
         loss.backward()
     return float(of_batch.detach()), float(total)
 
 
-def _scaled_backward(loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
+def _scaled_backward(loss: Tensor, module: nn.Module) -> None:
     """The gradients by way of those of a multiple of the loss, of which fewer are too small for a float16 (Micikevicius et al., "Mixed
     Precision Training", ICLR 2018).
 
     Where some are too large, of a smaller multiple. torch's GradScaler leaves out the step then, and remembers what multiple did: workers
     would have to agree on that, and checkpoints to hold it.
     """
-    scale = _SCALE
-    while True:
-        for parameter in parameters:
-            parameter.grad = None
-        (loss * scale).backward(retain_graph=scale > 1)
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        if scale <= 1 or all(torch.stack([gradient.isfinite().all() for gradient in gradients]).tolist()):
+    for scale in _SCALES:
+        module.zero_grad(set_to_none=True)
+        (loss * scale).backward(retain_graph=True)
+        gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+        if torch.stack([gradient.isfinite().all() for gradient in gradients]).all():
             break
-        scale *= _SMALLER
     for gradient in gradients:
         gradient /= scale
 
