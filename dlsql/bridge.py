@@ -31,7 +31,7 @@ _LOG = logging.getLogger("dlsql")
 # In an order in which each uses those before it.
 _SOURCES = (
     "Lists", "Language", "Asked", "Values", "Element", "TensorPart", "Encoder", "Inputs", "Wanted", "Encode", "Answers", "Labels",
-    "Tensors", "Answer", "PackColumns", "Blocks", "Predict", "Numbers", "Unpacked", "Scoring", "ChunkSerializer", "Storage", "Packing",
+    "Tensors", "Answer", "PackColumns", "Blocks", "Predict", "Numbers", "Unpacked", "Scoring", "Storage", "Run", "Packing",
     "Statistics", "Functions", "Metastore",
 )  # fmt: skip
 

@@ -4,9 +4,13 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Iterator;
 import java.util.List;
+import org.apache.spark.HashPartitioner;
+import org.apache.spark.ShuffleDependency;
+import org.apache.spark.TaskContext;
 import org.apache.spark.api.java.JavaRDD;
 import org.apache.spark.rdd.RDD;
 import org.apache.spark.rdd.ShuffledRDD;
+import org.apache.spark.serializer.JavaSerializer;
 import org.apache.spark.sql.Column;
 import org.apache.spark.sql.catalyst.expressions.Expression;
 import org.apache.spark.sql.catalyst.expressions.UnsafeRow;
@@ -34,12 +38,14 @@ public final class Packing {
   private static final int SIZES = 16;  // and from where on the sizes of its parts
   private static final ClassTag BUFFER = ClassTag$.MODULE$.apply(java.nio.ByteBuffer.class);
   private static final ClassTag BYTES = ClassTag$.MODULE$.apply(byte[].class);
+  private static final ClassTag RUN = ClassTag$.MODULE$.apply(Run.class);
   private static final ClassTag PAIR = ClassTag$.MODULE$.apply(Tuple2.class);
   private static final ClassTag COUNTS = ClassTag$.MODULE$.apply(long[].class);
   private static final int MOST = 64 << 20;  // bytes of a block; rows that are alike are in one bucket, however many they are
-  private static final int CHUNKS = 32 << 20;  // bytes of rows that a task holds at most on their way to the shuffle
+  private static final int CHUNKS = 32 << 20;  // bytes of a task's full chunks, which it writes then, and of those that it fills
   private static final int CHUNK = 1 << 16;  // that one of a bucket's chunks has at most; larger ones fell out of the cache before they were full
   private static final int ROWS = 12;  // bits of a row's place in its chunk
+  private static final int FILES = 1000;  // that a task keeps open
 
   /**
    * Where each worker's blocks lie, a partition for each worker; see Files.
@@ -53,11 +59,13 @@ public final class Packing {
     Expression packed = Encode.of(encoder, Wanted.TRUE, Language.Python.columns(rows, columns), null);
     Column[] selected = new Column[] {org.apache.spark.sql.classic.ExpressionUtils.column(packed)};
     RDD read = ((org.apache.spark.sql.classic.Dataset) rows.select(selected)).queryExecution().toRdd();
-    RDD split = read.mapPartitionsInternal(new Split(workers, buckets, ends, seed, drawn), false, PAIR);
-    RDD shuffled = new Shuffled(split, workers, buckets)
-        .setKeyOrdering(scala.math.Ordering$.MODULE$.comparatorToOrdering(java.util.Comparator.naturalOrder()))
-        .setSerializer(new ChunkSerializer());
-    Kept kept = new Kept(shuffled.toJavaRDD().mapPartitions(new Order(buckets, joined, ends)).rdd());
+    Split split = new Split(workers, buckets, ends, seed, drawn);
+    RDD runs = read.mapPartitionsInternal(split, false, PAIR);
+    RDD shuffled = new ShuffledRDD(runs, new HashPartitioner(workers), ClassTag$.MODULE$.Int(), RUN, RUN)
+        .setSerializer(new JavaSerializer(runs.sparkContext().conf()));
+    int shuffle = ((ShuffleDependency) shuffled.dependencies().apply(0)).shuffleId();
+    Kept kept = new Kept(shuffled.toJavaRDD().mapPartitions(new Order(buckets, joined, ends, shuffle)).rdd());
+    split.rdd = kept.id();
     kept.setName(name).persist(StorageLevel$.MODULE$.DISK_ONLY());
     return new JavaRDD(new Files(kept), BYTES);
   }
@@ -68,8 +76,8 @@ public final class Packing {
   }
 
   /**
-   * Rows to chunks by bucket: worker, held out or not, highest bits of the key. In a chunk, as in a block, the parts of the rows lie apart. In
-   * numbers lz4 finds nothing to compress, and skips ahead faster and faster; labels and weights between them made it start over in every row.
+   * Rows to runs, of chunks by bucket: worker, held out or not, highest bits of the key. In a chunk, as in a block, the parts of the rows lie
+   * apart, so that those of many rows are copied at once.
    */
   public static class Split extends scala.runtime.AbstractFunction1 implements java.io.Serializable {
     private final int workers;
@@ -77,6 +85,7 @@ public final class Packing {
     private final int[] ends;  // of the parts of a row: part p lies from ends[p - 1] to ends[p], the key is part 0
     private final long seed;
     private final int drawn;
+    private int rdd;  // whose blocks the runs are
 
     public Split(int workers, int buckets, int[] ends, long seed, int drawn) {
       this.workers = workers;
@@ -87,73 +96,64 @@ public final class Packing {
     }
 
     public Object apply(Object rows) {
-      return new Chunks(this, (scala.collection.Iterator) rows);
+      return new Runs(this, (scala.collection.Iterator) rows);
     }
   }
 
-  public static class Chunks extends scala.collection.AbstractIterator {
+  /** Runs, with their workers. */
+  public static class Runs extends scala.collection.AbstractIterator {
     private final Split how;
     private final scala.collection.Iterator rows;
     private final PackColumns.Rows slices;  // these, where they are packed out of columns: many at once; else null
     private byte[] slice = new byte[0];
     private boolean[] fits;  // of the rows in the slice
-    private int at;  // the next of them
     private final int[] ends;
     private final int size;  // of a row
-    private final byte[][] held;
-    private final int[] counts;  // of rows
-    private final int full;  // rows of a chunk
-    private int ready = -1;  // the place of the chunk that goes next, whose array is filled again after it went
-    private int rest;  // after the last row: the next place whose chunk, however small, goes
+    private final byte[][] filled;  // the chunk of each bucket that rows go to
+    private final int[] counts;  // of rows in it
+    private final List[] full;  // those that have no place left
+    private final int capacity;  // of a chunk, in rows
+    private final java.util.ArrayDeque spare = new java.util.ArrayDeque();  // chunks to fill again
+    private int held;  // bytes of full ones
+    private final java.util.ArrayDeque ready = new java.util.ArrayDeque();
 
-    public Chunks(Split how, scala.collection.Iterator rows) {
+    public Runs(Split how, scala.collection.Iterator rows) {
       this.how = how;
       this.rows = rows;
       slices = rows instanceof PackColumns.Rows ? (PackColumns.Rows) rows : null;
       ends = how.ends;
       size = ends[ends.length - 1];
-      held = new byte[2 * how.workers * how.buckets][];
-      counts = new int[held.length];
-      full = Math.max(1, Math.min(1 << ROWS, Math.min(CHUNK, CHUNKS / held.length) / size));
+      filled = new byte[2 * how.workers * how.buckets][];
+      counts = new int[filled.length];
+      full = new List[filled.length];
+      capacity = Math.max(1, Math.min(1 << ROWS, Math.min(CHUNK, CHUNKS / filled.length) / size));
     }
 
     public boolean hasNext() {
-      if (slices == null) while (ready < 0 && rows.hasNext()) add((UnsafeRow) rows.next());
-      else while (ready < 0 && (at < slices.count() || pack())) add(at++);
-      for (; ready < 0 && rest < held.length; rest++) if (counts[rest] > 0) ready = rest;
-      return ready >= 0;
+      while (ready.isEmpty() && held < CHUNKS && (slices == null ? row() : slice())) {}
+      if (ready.isEmpty()) write();
+      return !ready.isEmpty();
     }
 
     public Object next() {
-      byte[] chunk = held[ready];
-      int n = counts[ready];
-      for (int part = 1; n < full && part < ends.length; part++) {  // the last of a bucket: its parts closer together
-        System.arraycopy(chunk, full * ends[part - 1], chunk, n * ends[part - 1], n * (ends[part] - ends[part - 1]));
-      }
-      Tuple2 told = new Tuple2(Integer.valueOf(ready), java.nio.ByteBuffer.wrap(chunk, 0, n * size));
-      counts[ready] = 0;
-      ready = -1;
-      return told;
+      return ready.remove();
     }
 
-    private void add(UnsafeRow given) {
-      if (given.isNullAt(0)) return;
-      add(given.getBaseObject(), given.getBaseOffset() + (given.getLong(0) >>> 32));  // of its one column: in the 8 bytes stands where its bytes lie
+    private boolean row() {
+      if (!rows.hasNext()) return false;
+      UnsafeRow given = (UnsafeRow) rows.next();
+      if (!given.isNullAt(0)) add(given.getBaseObject(), given.getBaseOffset() + (given.getLong(0) >>> 32));  // of its one column: in the 8 bytes stands where its bytes lie
+      return true;
     }
 
-    /** The next slice; whether there is one. */
-    private boolean pack() {
+    private boolean slice() {
       slices.used();
       if (!slices.choose(Integer.MAX_VALUE)) return false;
       int bytes = Math.multiplyExact(slices.count(), size);
       if (slice.length < bytes) slice = new byte[bytes];
       fits = slices.pack(0, slice, 0);
-      at = 0;
+      for (int i = 0; i < slices.count(); i++) if (fits[i]) add(slice, Platform.BYTE_ARRAY_OFFSET + (long) i * size);
       return true;
-    }
-
-    private void add(int place) {
-      if (fits[place]) add(slice, Platform.BYTE_ARRAY_OFFSET + (long) place * size);
     }
 
     private void add(Object row, long from) {
@@ -163,105 +163,100 @@ public final class Packing {
       int worker = (int) Math.floorMod(key >> 30, (long) how.workers);
       int bucket = (int) (((key >>> 33) * how.buckets) >>> 31);
       int place = (2 * worker + (int) (key & 1)) * how.buckets + bucket, n = counts[place]++;
-      if (held[place] == null) held[place] = new byte[full * size];
-      byte[] chunk = held[place];
+      if (n == 0) filled[place] = spare.isEmpty() ? new byte[capacity * size] : (byte[]) spare.remove();
+      byte[] chunk = filled[place];
       Platform.putLong(chunk, Platform.BYTE_ARRAY_OFFSET + 8L * n, key);
       for (int part = 1; part < ends.length; part++) {
         int begin = ends[part - 1], width = ends[part] - begin;
-        if (width > 0) Values.copy(row, from + begin, chunk, full * begin + n * width, width);
+        if (width > 0) Values.copy(row, from + begin, chunk, capacity * begin + n * width, width);
       }
-      if (n + 1 == full) ready = place;
+      if (n + 1 < capacity) return;
+      if (full[place] == null) full[place] = new ArrayList();
+      full[place].add(chunk);
+      counts[place] = 0;
+      held += chunk.length;
+    }
+
+    /** A run for each worker of what is held. */
+    private void write() {
+      for (int worker = 0, place = 0; worker < how.workers; worker++) {
+        List chunks = new ArrayList(), places = new ArrayList();
+        for (int end = place + 2 * how.buckets; place < end; place++) {
+          for (int i = 0; full[place] != null && i < full[place].size(); i++) chunks.add(new Run.Chunk((byte[]) full[place].get(i), 0, capacity));
+          if (counts[place] > 0) chunks.add(joined(filled[place], counts[place]));
+          while (places.size() < chunks.size()) places.add(Integer.valueOf(place));
+          full[place] = null;
+          counts[place] = 0;
+        }
+        if (chunks.isEmpty()) continue;
+        ready.add(new Tuple2(Integer.valueOf(worker), new Run(how.rdd, size, places, chunks)));
+        for (Object chunk : chunks) spare.add(((Run.Chunk) chunk).bytes);
+      }
+      held = 0;
+    }
+
+    /** A chunk that is not full: its parts closer together. */
+    private Run.Chunk joined(byte[] chunk, int n) {
+      for (int part = 1; part < ends.length; part++) {
+        System.arraycopy(chunk, capacity * ends[part - 1], chunk, n * ends[part - 1], n * (ends[part] - ends[part - 1]));
+      }
+      return new Run.Chunk(chunk, 0, n);
     }
   }
 
-  /**
-   * A partition for each worker. Spark is told of more, all of them empty, so that it sorts what it shuffles in memory: of few partitions it
-   * writes each to a file and copies these into one, an eighth of what packing narrow rows took of the processor.
-   */
-  public static class Shuffled extends ShuffledRDD {
-    private final int workers;
-
-    public Shuffled(RDD rows, int workers, int buckets) {
-      super(rows, new ByWorker(Math.max(workers, few(rows) + 1), buckets), ClassTag$.MODULE$.Int(), BUFFER, BUFFER);
-      this.workers = workers;
-    }
-
-    private static int few(RDD rows) {
-      return rows.sparkContext().conf().getInt("spark.shuffle.sort.bypassMergeThreshold", 200);
-    }
-
-    public org.apache.spark.Partition[] getPartitions() {
-      return (org.apache.spark.Partition[]) Arrays.copyOf(super.getPartitions(), workers);
-    }
-  }
-
-  public static class ByWorker extends org.apache.spark.Partitioner {
-    private final int partitions;
-    private final int buckets;
-
-    public ByWorker(int partitions, int buckets) {
-      this.partitions = partitions;
-      this.buckets = buckets;
-    }
-
-    public int numPartitions() {
-      return partitions;
-    }
-
-    public int getPartition(Object key) {
-      return ((Integer) key).intValue() / (2 * buckets);
-    }
-  }
-
-  /** A worker's chunks, by bucket, to its blocks, all in one array. */
+  /** A worker's runs to its blocks, all in one array. */
   public static class Order implements org.apache.spark.api.java.function.FlatMapFunction {
     private final int buckets;
     private final int joined;
     private final int[] ends;
+    private final int shuffle;  // of the runs
 
-    public Order(int buckets, int joined, int[] ends) {
+    public Order(int buckets, int joined, int[] ends, int shuffle) {
       this.buckets = buckets;
       this.joined = joined;
       this.ends = ends;
+      this.shuffle = shuffle;
     }
 
-    public Iterator call(Object chunks) {
-      return new Blocks(this, (Iterator) chunks);
+    public Iterator call(Object runs) {
+      return new Blocks(this, (Iterator) runs);
     }
   }
 
   private static final int[] PARTS = {3, 4, 1, 2};  // of a block: numbers, codes, label, weight, by their places in a row
 
-  public static class Blocks implements Iterator {
+  public static class Blocks implements Iterator, org.apache.spark.util.TaskCompletionListener {
     private final Order how;
-    private final Iterator chunks;
+    private final List runs = new ArrayList();
     private final int size;  // of a row
-    private final List waiting = new ArrayList();  // the chunks of each bucket of a block, or of several where many rows are alike
-    private long left;  // rows in them, and in those of `rows` that are not in a block yet
+    private long left;  // rows that are not in a block yet, of some buckets, which make a block, or several where many rows are alike
     private int place;  // of the first of these buckets
-    private Tuple2 ahead;
     private Bucket rows;
     private byte[] block = new byte[0];  // the last one, as the largest was: new ones were what the garbage collector was busy with
     private int at;
 
-    public Blocks(Order how, Iterator chunks) {
+    public Blocks(Order how, Iterator runs) {
       this.how = how;
-      this.chunks = chunks;
       size = how.ends[how.ends.length - 1];
       rows = new Bucket(new ArrayList(), how.ends);
-      advance();
+      TaskContext.get().addTaskCompletionListener(this);
+      while (runs.hasNext()) this.runs.add(((Tuple2) runs.next())._2());
+      for (Object run : this.runs) ((Run) run).open(how.shuffle, this.runs.size() <= FILES);
+    }
+
+    public void onTaskCompletion(TaskContext context) {
+      for (Object run : runs) ((Run) run).forget();
     }
 
     public boolean hasNext() {
-      return left > 0 || ahead != null;
+      return left > 0 || bucket() < Integer.MAX_VALUE;
     }
 
-    private void advance() {
-      ahead = chunks.hasNext() ? (Tuple2) chunks.next() : null;
-    }
-
+    /** The next one that a run has rows of. */
     private int bucket() {
-      return ahead == null ? -1 : ((Integer) ahead._1()).intValue();
+      int first = Integer.MAX_VALUE;
+      for (Object run : runs) first = Math.min(first, ((Run) run).bucket());
+      return first;
     }
 
     public Object next() {
@@ -282,7 +277,7 @@ public final class Packing {
       }
       for (int wanted = n; wanted > 0;) {
         if (at == rows.order.length) {
-          rows = new Bucket((List) waiting.remove(0), how.ends);
+          rows = new Bucket(chunks(), how.ends);
           at = 0;
         }
         int taken = Math.min(wanted, rows.order.length - at);
@@ -301,16 +296,16 @@ public final class Packing {
     }
 
     private void gather() {
+      TaskContext.get().killTaskIfInterrupted();
       place = bucket();
-      while (ahead != null && bucket() / how.joined == place / how.joined) {
-        List one = new ArrayList();
-        int bucket = bucket();
-        for (; bucket() == bucket; advance()) {
-          one.add(ahead._2());
-          left += ((java.nio.ByteBuffer) ahead._2()).remaining() / size;
-        }
-        waiting.add(one);
-      }
+      for (Object run : runs) left += ((Run) run).before((place / how.joined + 1) * how.joined);
+    }
+
+    private List chunks() {
+      List chunks = new ArrayList();
+      int bucket = bucket();
+      for (Object run : runs) if (((Run) run).bucket() == bucket) ((Run) run).read(chunks);
+      return chunks;
     }
   }
 
@@ -321,30 +316,25 @@ public final class Packing {
   private static final class Bucket {
     private static final int DIGIT = 11, MASK = (1 << DIGIT) - 1;
 
-    private final java.nio.ByteBuffer[] chunks;
+    private final Run.Chunk[] chunks;
     private final int[] ends;
-    private final int[] counts;  // of the rows in each chunk
     final long[] order;  // of each row: the highest bits of its key, its chunk, its place there
 
     Bucket(List given, int[] ends) {
       this.ends = ends;
-      chunks = (java.nio.ByteBuffer[]) given.toArray(new java.nio.ByteBuffer[0]);
-      counts = new int[chunks.length];
+      chunks = (Run.Chunk[]) given.toArray(new Run.Chunk[0]);
       if (chunks.length > 1 << 32 - ROWS) throw new IllegalStateException("too many chunks of a bucket: " + chunks.length);
       int n = 0;
-      for (int chunk = 0; chunk < chunks.length; chunk++) {
-        counts[chunk] = chunks[chunk].remaining() / ends[ends.length - 1];
-        n = Math.addExact(n, counts[chunk]);
-      }
+      for (Run.Chunk chunk : chunks) n = Math.addExact(n, chunk.rows);
       long[] rows = new long[n];
       for (int chunk = 0, i = 0; chunk < chunks.length; chunk++) {
-        for (int row = 0; row < counts[chunk]; row++) rows[i++] = key(chunk, row) & -1L << 32 | (long) chunk << ROWS | row;
+        for (int row = 0; row < chunks[chunk].rows; row++) rows[i++] = key(chunk, row) & -1L << 32 | (long) chunk << ROWS | row;
       }
       order = ordered(rows);
     }
 
     private long key(int chunk, int row) {
-      return Platform.getLong(chunks[chunk].array(), Platform.BYTE_ARRAY_OFFSET + 8L * row);
+      return Platform.getLong(chunks[chunk].bytes, Platform.BYTE_ARRAY_OFFSET + chunks[chunk].from + 8L * row);
     }
 
     private long[] ordered(long[] rows) {
@@ -381,12 +371,12 @@ public final class Packing {
     }
 
     private byte[] bytes(long row) {
-      return chunks[chunk(row)].array();
+      return chunks[chunk(row)].bytes;
     }
 
     /** Where a part of a row begins in its chunk. */
     private int begin(long row, int part) {
-      return counts[chunk(row)] * ends[part - 1] + place(row) * (ends[part] - ends[part - 1]);
+      return chunks[chunk(row)].from + chunks[chunk(row)].rows * ends[part - 1] + place(row) * (ends[part] - ends[part - 1]);
     }
 
     private int compare(long one, long other) {
@@ -403,9 +393,8 @@ public final class Packing {
       for (int k = 0; k < PARTS.length; k++) {
         int begin = ends[PARTS[k] - 1], width = ends[PARTS[k]] - begin;
         for (int i = from; i < from + count && width > 0; i++, at[k] += width) {
-          int chunk = chunk(order[i]);
-          long place = Platform.BYTE_ARRAY_OFFSET + counts[chunk] * begin + place(order[i]) * width;
-          Values.copy(chunks[chunk].array(), place, to, at[k], width);
+          Run.Chunk chunk = chunks[chunk(order[i])];
+          Values.copy(chunk.bytes, Platform.BYTE_ARRAY_OFFSET + chunk.from + chunk.rows * begin + place(order[i]) * width, to, at[k], width);
         }
       }
     }

@@ -5,7 +5,6 @@ import java.io.File;
 import java.io.IOException;
 import java.io.ObjectInput;
 import java.io.ObjectOutput;
-import java.lang.invoke.MethodHandle;
 import java.lang.invoke.MethodHandles;
 import java.lang.invoke.MethodType;
 import java.nio.charset.StandardCharsets;
@@ -14,20 +13,30 @@ import java.nio.file.StandardCopyOption;
 import java.util.UUID;
 import org.apache.hadoop.conf.Configuration;
 import org.apache.hadoop.fs.Path;
+import org.apache.spark.MapOutputTracker;
 import org.apache.spark.api.python.PythonBroadcast;
 import org.apache.spark.storage.BlockManager;
 import org.apache.spark.util.SerializableConfiguration;
 
 /** What Spark keeps on the disk of a host. */
 public final class Storage {
-  /** This process's. Janino cannot read the class that tells it. */
+  /** This process's. */
   static BlockManager manager() {
+    return (BlockManager) here("blockManager", BlockManager.class);
+  }
+
+  /** Where the tasks' outputs lie that shuffles read. */
+  static MapOutputTracker outputs() {
+    return (MapOutputTracker) here("mapOutputTracker", MapOutputTracker.class);
+  }
+
+  /** A part of Spark in this process. Janino cannot read the class that tells it. */
+  private static Object here(String part, Class type) {
     try {
       Class environment = Class.forName("org.apache.spark.SparkEnv");
       MethodHandles.Lookup lookup = MethodHandles.publicLookup();
       Object here = lookup.findStatic(environment, "get", MethodType.methodType(environment)).invokeWithArguments(new Object[0]);
-      MethodHandle manager = lookup.findVirtual(environment, "blockManager", MethodType.methodType(BlockManager.class));
-      return (BlockManager) manager.invokeWithArguments(new Object[] {here});
+      return lookup.findVirtual(environment, part, MethodType.methodType(type)).invokeWithArguments(new Object[] {here});
     } catch (Throwable e) {
       throw new IllegalStateException(e);
     }

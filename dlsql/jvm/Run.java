@@ -1,0 +1,164 @@
+package dlsql;
+
+import java.io.DataInputStream;
+import java.io.IOException;
+import java.io.InputStream;
+import java.nio.ByteBuffer;
+import java.util.List;
+import java.util.concurrent.atomic.AtomicInteger;
+import org.apache.spark.TaskContext;
+import org.apache.spark.shuffle.FetchFailedException;
+import org.apache.spark.storage.BlockManager;
+import org.apache.spark.storage.BlockManagerId;
+import org.apache.spark.storage.RDDBlockId;
+import org.apache.spark.storage.StorageLevel$;
+import org.apache.spark.unsafe.Platform;
+import org.apache.spark.util.io.ChunkedByteBuffer;
+import scala.Tuple2;
+import scala.reflect.ClassTag;
+import scala.reflect.ClassTag$;
+
+/**
+ * Rows of one worker that a task packed: chunks, by bucket, in a block on its executor's disk. Spark's shuffle says where they lie, and that
+ * a run is gone, so that its task runs again. It does not carry them: in its streams they were copied six times, compressed in vain and summed
+ * up twice, and all of a worker's were read into memory before the first bucket was put in order, a quarter of what packing took.
+ */
+public final class Run implements java.io.Serializable {
+  private static final AtomicInteger FREE = new AtomicInteger(Integer.MAX_VALUE);  // of an RDD's blocks; those of its partitions count from 0
+  private static final ClassTag BYTES = ClassTag$.MODULE$.apply(byte[].class);
+
+  private final int size;  // of a row
+  private final int[] buckets;  // of each chunk
+  private final int[] rows;
+  private final RDDBlockId block;
+  private final BlockManagerId where = Storage.manager().blockManagerId();
+  private final long task = TaskContext.get().taskAttemptId();
+  private final int partition = TaskContext.get().partitionId();
+  private transient int shuffle;
+  private transient boolean stays;
+  private transient RDDBlockId here;
+  private transient DataInputStream open;
+  private transient long position;
+  private transient int next;  // chunk
+  private transient byte[] bytes;  // of those read last
+
+  /** Rows as they lie in memory, parts apart. */
+  static final class Chunk {
+    final byte[] bytes;
+    final int from;
+    final int rows;
+
+    Chunk(byte[] bytes, int from, int rows) {
+      this.bytes = bytes;
+      this.from = from;
+      this.rows = rows;
+    }
+  }
+
+  /** Writes chunks of rows of so many bytes. They go when the RDD's other blocks go. */
+  Run(int rdd, int size, List buckets, List chunks) {
+    this.size = size;
+    this.buckets = new int[chunks.size()];
+    rows = new int[chunks.size()];
+    ByteBuffer[] pieces = new ByteBuffer[chunks.size()];
+    for (int i = 0; i < pieces.length; i++) {
+      Chunk chunk = (Chunk) chunks.get(i);
+      this.buckets[i] = ((Integer) buckets.get(i)).intValue();
+      rows[i] = chunk.rows;
+      pieces[i] = ByteBuffer.wrap(chunk.bytes, chunk.from, chunk.rows * size);
+    }
+    block = put(rdd, pieces);
+  }
+
+  private static RDDBlockId put(int rdd, ByteBuffer[] pieces) {
+    RDDBlockId id = new RDDBlockId(rdd, FREE.getAndDecrement());
+    BlockManager manager = Storage.manager();
+    if (manager.putBytes(id, new ChunkedByteBuffer(pieces), StorageLevel$.MODULE$.DISK_ONLY(), false, manager.putBytes$default$5(),
+        manager.putBytes$default$6(), BYTES)) return id;
+    throw new Language.Failure("DLSQL_STORAGE", "58030", "Could not write " + id + ".");
+  }
+
+  /**
+   * Fetches it, where it is another executor's.
+   *
+   * @param shuffle which brought it.
+   * @param stays whether its file may stay open from one bucket to the next.
+   */
+  void open(int shuffle, boolean stays) {
+    this.shuffle = shuffle;
+    this.stays = stays;
+    bytes = new byte[0];
+    here = where.equals(Storage.manager().blockManagerId()) ? block : put(block.rddId(), new ByteBuffer[] {fetched()});
+  }
+
+  private ByteBuffer fetched() {
+    try {
+      return Storage.manager().blockTransferService().fetchBlockSync(where.host(), where.port(), where.executorId(), block.name(), null).nioByteBuffer();
+    } catch (Exception e) {
+      throw lost(e);
+    }
+  }
+
+  /** The bucket of the next chunk; after the last one, a number above all of them. */
+  int bucket() {
+    return next < buckets.length ? buckets[next] : Integer.MAX_VALUE;
+  }
+
+  /** Rows that come before a bucket. */
+  long before(int bucket) {
+    long n = 0;
+    for (int i = next; i < buckets.length && buckets[i] < bucket; i++) n += rows[i];
+    return n;
+  }
+
+  /** Adds the chunks of the next bucket to a list, which are there until the next call. */
+  void read(List chunks) {
+    int last = next, n = 0;
+    for (int bucket = bucket(); bucket() == bucket; next++) n = Math.addExact(n, Math.multiplyExact(rows[next], size));
+    if (bytes.length < n) bytes = new byte[n];
+    try {
+      if (open == null) open();
+      open.readFully(bytes, 0, n);
+    } catch (IOException e) {
+      throw lost(e);
+    }
+    position += n;
+    for (int from = 0; last < next; from += rows[last++] * size) chunks.add(new Chunk(bytes, from, rows[last]));
+    if (!stays || next == buckets.length) close();
+  }
+
+  private void open() throws IOException {
+    InputStream stream = Storage.manager().diskStore().getBytes(here).toInputStream();
+    stream.skipNBytes(position);
+    open = new DataInputStream(stream);
+  }
+
+  /** Ends reading, if need be in the middle. */
+  void close() {
+    try {
+      if (open != null) open.close();
+    } catch (IOException e) {
+      throw lost(e);
+    }
+    open = null;
+  }
+
+  void forget() {
+    close();
+    if (here != null && !here.equals(block)) Storage.manager().removeBlock(here, false);
+  }
+
+  private RuntimeException lost(Exception cause) {
+    TaskContext context = TaskContext.get();
+    context.killTaskIfInterrupted();
+    Platform.throwException(new FetchFailedException(told(context), shuffle, task, partition, context.partitionId(), "Packed rows are gone: " + block, cause));
+    return null;
+  }
+
+  /** The executor that Spark has this run of, which is another one where the shuffle's files were moved. */
+  private BlockManagerId told(TaskContext context) {
+    int reader = context.partitionId();
+    scala.collection.Iterator found = Storage.outputs().getMapSizesByExecutorId(shuffle, partition, partition + 1, reader, reader + 1);
+    return found.hasNext() ? (BlockManagerId) ((Tuple2) found.next())._1() : where;
+  }
+}
