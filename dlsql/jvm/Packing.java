@@ -499,7 +499,7 @@ public final class Packing {
         if (pieces[i].remaining() > PIECE) pieces[i].limit(PIECE);
       }
       BlockManager manager = Storage.manager();
-      if (manager.diskStore().contains(id)) manager.removeBlock(id, true);  // of an attempt that failed; Spark would keep it
+      if (manager.getStatus(id).isDefined()) manager.removeBlock(id, true);  // of an attempt that failed, or whose file is gone; Spark would keep it
       return manager.putBytes(id, new ChunkedByteBuffer(pieces), StorageLevel$.MODULE$.DISK_ONLY(), true, manager.putBytes$default$5(),
           manager.putBytes$default$6(), BYTES);
     }

@@ -51,6 +51,8 @@ def undisturbed(two: Application) -> dict[str, str]:
         ("out_of_memory_outside", OUTSIDE, ["kill_worker"]),
         ("hung_inside", INSIDE, ["stop_workers"]),
         ("sent_away", INSIDE, ["decommission_executor"]),
+        ("runs_lost", INSIDE, ["lose_runs"]),
+        ("runs_sent_away", INSIDE, ["decommission_executor", "lose_blocks"]),
     ],
     ids=lambda value: value if isinstance(value, str) and " " not in value else "",
 )

@@ -33,6 +33,7 @@ warehouse, master, conf = json.loads(sys.argv[1])
 started = datetime.now()
 spark = dlsql.session(warehouse, master=master, name="cluster", conf=conf)
 context = spark.sparkContext
+RUNS = 1 << 30  # blocks from this number on are runs, see Run.java
 COLUMNS = [f"sin(id * {i}) AS x{i}" for i in range(1, 13)]
 spark.range(2000).selectExpr("id", *COLUMNS).selectExpr("* EXCEPT (id)", "x1 * x2 + 3 * x3 - x4 * x5 + (id % 7) / 7 AS label").write.mode(
     "overwrite"
@@ -89,6 +90,29 @@ def decommission_executor() -> None:
     os.kill(executors()[0], signal.SIGPWR)
 
 
+def lose(is_lost: Callable[[int], bool]) -> None:
+    """Files of an RDD's blocks on the disks of all executors, by their number."""
+    for pid in executors():
+        environment = dict(one.partition("=")[::2] for one in Path(f"/proc/{pid}/environ").read_text().split("\0"))
+        for folder in environment["SPARK_EXECUTOR_DIRS"].split(os.pathsep):
+            lost = [one for one in Path(folder).rglob("rdd_*") if is_lost(int(one.name.rpartition("_")[2]))]
+            assert lost
+            for one in lost:
+                one.unlink()
+
+
+def lose_runs() -> None:
+    """What the blocks of an executor are made of again is gone where Spark says it is: on another one."""
+    lose(lambda number: number > RUNS)
+    kill_executor()
+
+
+def lose_blocks() -> None:
+    """They are made again, of runs of which some went with an executor whose shuffle files Spark has moved."""
+    until(lambda: len(executors()) == 1)
+    lose(lambda number: number < RUNS)
+
+
 def kill_worker() -> None:
     until(lambda: workers(executors()) and busy())
     os.kill(workers(executors())[0], signal.SIGKILL)
@@ -118,7 +142,7 @@ def fill_disk_but_1500_kb() -> None:
 
 
 FAULTS = {f.__name__: f for f in (
-    kill_executor, decommission_executor, kill_worker, stop_workers, fill_disk_but_4_mb, fill_disk_but_1500_kb,
+    kill_executor, decommission_executor, lose_runs, lose_blocks, kill_worker, stop_workers, fill_disk_but_4_mb, fill_disk_but_1500_kb,
 )}  # fmt: skip
 
 
