@@ -193,6 +193,10 @@ class Bridge:
         found: list[tuple[int, ...]] = [tuple(one) for one in json.loads(self._class("dlsql.Packing").counted(blocks._jrdd))]
         return found
 
+    def settle(self, blocks: "RDD[Any]") -> None:
+        """Frees what blocks, which are made, were made of."""
+        self._class("dlsql.Packing").settle(blocks._jrdd)
+
     def labels(self, told: str) -> Any:
         """What reads the outputs of a network that was trained here, in the JVM, see dlsql.encoding."""
         return self._new("Labels", told)

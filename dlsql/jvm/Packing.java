@@ -5,6 +5,7 @@ import java.util.Arrays;
 import java.util.Iterator;
 import java.util.List;
 import org.apache.spark.HashPartitioner;
+import org.apache.spark.MapOutputTrackerMaster;
 import org.apache.spark.ShuffleDependency;
 import org.apache.spark.TaskContext;
 import org.apache.spark.api.java.JavaRDD;
@@ -65,14 +66,19 @@ public final class Packing {
         .setSerializer(new JavaSerializer(runs.sparkContext().conf()));
     int shuffle = ((ShuffleDependency) shuffled.dependencies().apply(0)).shuffleId();
     Kept kept = new Kept(shuffled.toJavaRDD().mapPartitions(new Order(buckets, joined, ends, shuffle)).rdd());
-    split.rdd = kept.id();
+    split.rdd = runs.id();
     kept.setName(name).persist(StorageLevel$.MODULE$.DISK_ONLY());
-    return new JavaRDD(new Files(kept), BYTES);
+    return new JavaRDD(new Files(kept, runs, shuffle), BYTES);
   }
 
   /** What each partition of blocks holds, see Counts, as a list of lists in JSON. It makes them. */
   public static String counted(JavaRDD blocks) {
     return Arrays.deepToString(new JavaRDD(new Counts((Files) blocks.rdd()), COUNTS).collect().toArray());
+  }
+
+  /** Forgets what blocks were made of: where one is lost with its executor, Spark packs the rows anew. */
+  public static void settle(JavaRDD blocks) {
+    ((Files) blocks.rdd()).settle();
   }
 
   /**
@@ -189,18 +195,25 @@ public final class Packing {
           counts[place] = 0;
         }
         if (chunks.isEmpty()) continue;
-        ready.add(new Tuple2(Integer.valueOf(worker), new Run(how.rdd, size, places, chunks)));
-        for (Object chunk : chunks) spare.add(((Run.Chunk) chunk).bytes);
+        Run run = new Run(how.rdd, size, places, chunks);
+        ready.add(new Tuple2(Integer.valueOf(worker), run));
+        for (int i = 0; i < chunks.size() && !run.isHeld(); i++) spare(((Run.Chunk) chunks.get(i)).bytes);
       }
       held = 0;
     }
 
-    /** A chunk that is not full: its parts closer together. */
+    /** A chunk that is not full, in an array of its own: its parts closer together. */
     private Run.Chunk joined(byte[] chunk, int n) {
-      for (int part = 1; part < ends.length; part++) {
-        System.arraycopy(chunk, capacity * ends[part - 1], chunk, n * ends[part - 1], n * (ends[part] - ends[part - 1]));
+      byte[] to = new byte[n * size];
+      for (int part = 0, begin = 0; part < ends.length; begin = ends[part++]) {
+        System.arraycopy(chunk, capacity * begin, to, n * begin, n * (ends[part] - begin));
       }
-      return new Run.Chunk(chunk, 0, n);
+      spare(chunk);
+      return new Run.Chunk(to, 0, n);
+    }
+
+    private void spare(byte[] chunk) {
+      if (chunk.length == capacity * size) spare.add(chunk);
     }
   }
 
@@ -431,10 +444,14 @@ public final class Packing {
     private static final int PIECE = 1 << 20;
 
     private final RDD kept;
+    private final RDD runs;
+    private final int shuffle;  // of these
 
-    public Files(RDD kept) {
+    public Files(RDD kept, RDD runs, int shuffle) {
       super(kept, BYTES);
       this.kept = kept;
+      this.runs = runs;
+      this.shuffle = shuffle;
     }
 
     public scala.collection.Iterator compute(org.apache.spark.Partition split, org.apache.spark.TaskContext context) {
@@ -462,7 +479,13 @@ public final class Packing {
       return count;
     }
 
+    void settle() {
+      ((MapOutputTrackerMaster) Storage.outputs()).unregisterAllMapAndMergeOutput(shuffle);
+      runs.unpersist(false);
+    }
+
     public RDD unpersist(boolean blocking) {
+      runs.unpersist(blocking);
       kept.unpersist(blocking);
       return this;
     }

@@ -2,29 +2,31 @@ package dlsql;
 
 import java.io.DataInputStream;
 import java.io.IOException;
-import java.io.InputStream;
 import java.nio.ByteBuffer;
 import java.util.List;
 import java.util.concurrent.atomic.AtomicInteger;
 import org.apache.spark.TaskContext;
+import org.apache.spark.memory.MemoryManager;
 import org.apache.spark.shuffle.FetchFailedException;
 import org.apache.spark.storage.BlockManager;
 import org.apache.spark.storage.BlockManagerId;
 import org.apache.spark.storage.RDDBlockId;
+import org.apache.spark.storage.StorageLevel;
 import org.apache.spark.storage.StorageLevel$;
 import org.apache.spark.unsafe.Platform;
 import org.apache.spark.util.io.ChunkedByteBuffer;
+import scala.Option;
 import scala.Tuple2;
 import scala.reflect.ClassTag;
 import scala.reflect.ClassTag$;
 
 /**
- * Rows of one worker that a task packed: chunks, by bucket, in a block on its executor's disk. Spark's shuffle says where they lie, and that
- * a run is gone, so that its task runs again. It does not carry them: in its streams they were copied six times, compressed in vain and summed
- * up twice, and all of a worker's were read into memory before the first bucket was put in order, a quarter of what packing took.
+ * Rows of one worker that a task packed: chunks, by bucket, in a block that its executor keeps. Spark's shuffle says which, and that one is
+ * gone, so that its task runs again. It does not carry the rows: in its streams they were copied six times, compressed in vain and summed up
+ * twice, and all of a worker's were read into memory before the first bucket was put in order. That was a third of what packing took.
  */
 public final class Run implements java.io.Serializable {
-  private static final AtomicInteger FREE = new AtomicInteger(Integer.MAX_VALUE);  // of an RDD's blocks; those of its partitions count from 0
+  private static final AtomicInteger NEXT = new AtomicInteger();  // number of a block of this process
   private static final ClassTag BYTES = ClassTag$.MODULE$.apply(byte[].class);
 
   private final int size;  // of a row
@@ -55,7 +57,7 @@ public final class Run implements java.io.Serializable {
     }
   }
 
-  /** Writes chunks of rows of so many bytes. They go when the RDD's other blocks go. */
+  /** Keeps chunks of rows of so many bytes, in memory where there is plenty, as a block of an RDD. */
   Run(int rdd, int size, List buckets, List chunks) {
     this.size = size;
     this.buckets = new int[chunks.size()];
@@ -71,11 +73,20 @@ public final class Run implements java.io.Serializable {
   }
 
   private static RDDBlockId put(int rdd, ByteBuffer[] pieces) {
-    RDDBlockId id = new RDDBlockId(rdd, FREE.getAndDecrement());
+    RDDBlockId id = new RDDBlockId(rdd, NEXT.getAndIncrement());
+    ChunkedByteBuffer bytes = new ChunkedByteBuffer(pieces);
+    // No more than half of what is free: what others have cached stays, and what they will cache finds room.
+    MemoryManager memory = Storage.memory();
+    boolean fits = bytes.size() <= (memory.maxOnHeapStorageMemory() - memory.onHeapStorageMemoryUsed()) / 2;
+    StorageLevel level = fits ? StorageLevel$.MODULE$.MEMORY_AND_DISK_SER() : StorageLevel$.MODULE$.DISK_ONLY();
     BlockManager manager = Storage.manager();
-    if (manager.putBytes(id, new ChunkedByteBuffer(pieces), StorageLevel$.MODULE$.DISK_ONLY(), false, manager.putBytes$default$5(),
-        manager.putBytes$default$6(), BYTES)) return id;
+    if (manager.putBytes(id, bytes, level, false, manager.putBytes$default$5(), manager.putBytes$default$6(), BYTES)) return id;
     throw new Language.Failure("DLSQL_STORAGE", "58030", "Could not write " + id + ".");
+  }
+
+  /** Whether memory holds it, and with it the chunks that it was made of. */
+  boolean isHeld() {
+    return Storage.manager().memoryStore().contains(block);
   }
 
   /**
@@ -88,7 +99,16 @@ public final class Run implements java.io.Serializable {
     this.shuffle = shuffle;
     this.stays = stays;
     bytes = new byte[0];
-    here = where.equals(Storage.manager().blockManagerId()) ? block : put(block.rddId(), new ByteBuffer[] {fetched()});
+    here = where.equals(Storage.manager().blockManagerId()) ? block : put(block.rddId(), pieces(fetched()));
+  }
+
+  private ByteBuffer[] pieces(ByteBuffer all) {
+    ByteBuffer[] pieces = new ByteBuffer[rows.length];
+    for (int i = 0; i < rows.length; i++) {
+      pieces[i] = (ByteBuffer) all.slice().limit(rows[i] * size);
+      all.position(all.position() + rows[i] * size);
+    }
+    return pieces;
   }
 
   private ByteBuffer fetched() {
@@ -111,26 +131,43 @@ public final class Run implements java.io.Serializable {
     return n;
   }
 
-  /** Adds the chunks of the next bucket to a list, which are there until the next call. */
+  /** Adds the chunks of the next bucket to a list; those that were read from disk are there until the next call. */
   void read(List chunks) {
-    int last = next, n = 0;
-    for (int bucket = bucket(); bucket() == bucket; next++) n = Math.addExact(n, Math.multiplyExact(rows[next], size));
-    if (bytes.length < n) bytes = new byte[n];
+    int first = next;
+    for (int bucket = bucket(); bucket() == bucket;) next++;
+    Option held = Storage.manager().memoryStore().getBytes(here);  // until Spark needs the memory
+    if (held.isDefined()) {
+      ByteBuffer[] pieces = ((ChunkedByteBuffer) held.get()).chunks();
+      for (int i = first; i < next; i++) chunks.add(new Chunk(pieces[i].array(), pieces[i].arrayOffset() + pieces[i].position(), rows[i]));
+    } else {
+      load(first);
+      for (int i = first, from = 0; i < next; from += rows[i++] * size) chunks.add(new Chunk(bytes, from, rows[i]));
+    }
+  }
+
+  /** Reads the chunks from one on up to the next. */
+  private void load(int first) {
+    long from = length(0, first);
+    int length = Math.toIntExact(length(first, next));
+    if (bytes.length < length) bytes = new byte[length];
     try {
-      if (open == null) open();
-      open.readFully(bytes, 0, n);
+      if (open == null) {
+        open = new DataInputStream(Storage.manager().diskStore().getBytes(here).toInputStream());
+        position = 0;
+      }
+      open.skipNBytes(from - position);
+      open.readFully(bytes, 0, length);
     } catch (IOException e) {
       throw lost(e);
     }
-    position += n;
-    for (int from = 0; last < next; from += rows[last++] * size) chunks.add(new Chunk(bytes, from, rows[last]));
+    position = from + length;
     if (!stays || next == buckets.length) close();
   }
 
-  private void open() throws IOException {
-    InputStream stream = Storage.manager().diskStore().getBytes(here).toInputStream();
-    stream.skipNBytes(position);
-    open = new DataInputStream(stream);
+  private long length(int from, int to) {
+    long n = 0;
+    for (int i = from; i < to; i++) n += rows[i];
+    return n * size;
   }
 
   /** Ends reading, if need be in the middle. */

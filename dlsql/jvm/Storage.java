@@ -15,6 +15,7 @@ import org.apache.hadoop.conf.Configuration;
 import org.apache.hadoop.fs.Path;
 import org.apache.spark.MapOutputTracker;
 import org.apache.spark.api.python.PythonBroadcast;
+import org.apache.spark.memory.MemoryManager;
 import org.apache.spark.storage.BlockManager;
 import org.apache.spark.util.SerializableConfiguration;
 
@@ -28,6 +29,10 @@ public final class Storage {
   /** Where the tasks' outputs lie that shuffles read. */
   static MapOutputTracker outputs() {
     return (MapOutputTracker) here("mapOutputTracker", MapOutputTracker.class);
+  }
+
+  static MemoryManager memory() {
+    return (MemoryManager) here("memoryManager", MemoryManager.class);
   }
 
   /** A part of Spark in this process. Janino cannot read the class that tells it. */

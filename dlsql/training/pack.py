@@ -113,6 +113,7 @@ def _others(found: Profile, row: "np.dtype[np.void]") -> list[dict[str, Any]]:
 def _counted(bridge: Bridge, stored: "RDD[str | bytes]") -> Blocks:
     """Makes the blocks, of which each partition holds one worker's."""
     found = bridge.counted(stored)
+    bridge.settle(stored)
     return Blocks(stored, tuple((one[0], one[1]) for one in found), tuple(sum(one[at] for one in found) for at in (2, 3)))
 
 
