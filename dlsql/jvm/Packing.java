@@ -26,12 +26,12 @@ import scala.reflect.ClassTag;
 import scala.reflect.ClassTag$;
 
 /**
- * Rows to blocks for training: packed where they are read, shuffled in chunks, put in order, and cut into blocks, all as bytes.
+ * Rows to blocks for training, all as bytes: packed where they are read, to runs for each worker, which puts them in order and cuts them.
  *
  * The order follows from the rows alone. A row begins with a key of 8 bytes, a hash of its other bytes whose lowest bit says whether it is
- * held out: as the row says there, or by the hash itself, so many of 2^30. A worker's rows lie by that bit, then by the key, then by their bytes, however the shuffle brought them. So that a worker's part need
- * not fit into memory, it is divided into buckets by the key's highest bits, which are put in order one after the other; some of them, which
- * fit into a core's cache one by one, make a block.
+ * held out: as the row says there, or by the hash itself, so many of 2^30. A worker's rows lie by that bit, then by the key, then by their
+ * bytes, whatever comes from where. So that a worker's part need not fit into memory, it is divided into buckets by the key's highest bits,
+ * which are put in order one after the other; some of them, which fit into a core's cache one by one, make a block.
  */
 public final class Packing {
   private static final int HEAD = 32;  // bytes before a block's rows: eight numbers, see Blocks.next
@@ -83,7 +83,7 @@ public final class Packing {
 
   /**
    * Rows to runs, of chunks by bucket: worker, held out or not, highest bits of the key. In a chunk, as in a block, the parts of the rows lie
-   * apart, so that those of many rows are copied at once.
+   * apart.
    */
   public static class Split extends scala.runtime.AbstractFunction1 implements java.io.Serializable {
     private final int workers;
@@ -112,7 +112,9 @@ public final class Packing {
     private final scala.collection.Iterator rows;
     private final PackColumns.Rows slices;  // these, where they are packed out of columns: many at once; else null
     private byte[] slice = new byte[0];
-    private boolean[] fits;  // of the rows in the slice
+    private long[] from = new long[0];  // where rows begin
+    private byte[][] chunks;  // that they go to
+    private int[] slots;  // their places there
     private final int[] ends;
     private final int size;  // of a row
     private final byte[][] filled;  // the chunk of each bucket that rows go to
@@ -148,23 +150,44 @@ public final class Packing {
     private boolean row() {
       if (!rows.hasNext()) return false;
       UnsafeRow given = (UnsafeRow) rows.next();
-      if (!given.isNullAt(0)) add(given.getBaseObject(), given.getBaseOffset() + (given.getLong(0) >>> 32));  // of its one column: in the 8 bytes stands where its bytes lie
+      if (given.isNullAt(0)) return true;
+      grow(1);
+      from[0] = given.getBaseOffset() + (given.getLong(0) >>> 32);  // of its one column: in the 8 bytes stands where its bytes lie
+      add(given.getBaseObject(), 1);
       return true;
     }
 
     private boolean slice() {
       slices.used();
       if (!slices.choose(Integer.MAX_VALUE)) return false;
-      int bytes = Math.multiplyExact(slices.count(), size);
+      int n = slices.count(), bytes = Math.multiplyExact(n, size);
       if (slice.length < bytes) slice = new byte[bytes];
-      fits = slices.pack(0, slice, 0);
-      for (int i = 0; i < slices.count(); i++) if (fits[i]) add(slice, Platform.BYTE_ARRAY_OFFSET + (long) i * size);
+      boolean[] fits = slices.pack(0, slice, 0);
+      grow(n);
+      int kept = 0;
+      for (int i = 0; i < n; i++) if (fits[i]) from[kept++] = Platform.BYTE_ARRAY_OFFSET + (long) i * size;
+      add(slice, kept);
       return true;
     }
 
-    private void add(Object row, long from) {
-      long hash = XXH64.hashUnsafeBytes(row, from + 8, size - 8, how.seed);
-      long heldOut = how.drawn < 0 ? Platform.getLong(row, from) : (hash & (1 << 30) - 1) < how.drawn ? 1 : 0;
+    private void grow(int n) {
+      if (from.length >= n) return;
+      from = new long[n];
+      chunks = new byte[n][];
+      slots = new int[n];
+    }
+
+    /** Rows, by where they begin; step by step for all of them, so that the core waits for the memory of many at once. */
+    private void add(Object rows, int n) {
+      for (int i = 0; i < n; i++) place(i, XXH64.hashUnsafeBytes(rows, from[i] + 8, size - 8, how.seed), rows);
+      for (int part = 1; part < ends.length; part++) {
+        int begin = ends[part - 1], width = ends[part] - begin;
+        for (int i = 0; i < n && width > 0; i++) Values.copy(rows, from[i] + begin, chunks[i], capacity * begin + slots[i] * width, width);
+      }
+    }
+
+    private void place(int i, long hash, Object rows) {
+      long heldOut = how.drawn < 0 ? Platform.getLong(rows, from[i]) : (hash & (1 << 30) - 1) < how.drawn ? 1 : 0;
       long key = hash & ~1L | heldOut;
       int worker = (int) Math.floorMod(key >> 30, (long) how.workers);
       int bucket = (int) (((key >>> 33) * how.buckets) >>> 31);
@@ -172,10 +195,8 @@ public final class Packing {
       if (n == 0) filled[place] = spare.isEmpty() ? new byte[capacity * size] : (byte[]) spare.remove();
       byte[] chunk = filled[place];
       Platform.putLong(chunk, Platform.BYTE_ARRAY_OFFSET + 8L * n, key);
-      for (int part = 1; part < ends.length; part++) {
-        int begin = ends[part - 1], width = ends[part] - begin;
-        if (width > 0) Values.copy(row, from + begin, chunk, capacity * begin + n * width, width);
-      }
+      chunks[i] = chunk;
+      slots[i] = n;
       if (n + 1 < capacity) return;
       if (full[place] == null) full[place] = new ArrayList();
       full[place].add(chunk);
@@ -197,7 +218,7 @@ public final class Packing {
         if (chunks.isEmpty()) continue;
         Run run = new Run(how.rdd, size, places, chunks);
         ready.add(new Tuple2(Integer.valueOf(worker), run));
-        for (int i = 0; i < chunks.size() && !run.isHeld(); i++) spare(((Run.Chunk) chunks.get(i)).bytes);
+        if (!run.isHeld()) for (Object chunk : chunks) spare(((Run.Chunk) chunk).bytes);
       }
       held = 0;
     }
@@ -258,7 +279,7 @@ public final class Packing {
     }
 
     public void onTaskCompletion(TaskContext context) {
-      for (Object run : runs) ((Run) run).forget();
+      for (Object run : runs) ((Run) run).close();
     }
 
     public boolean hasNext() {

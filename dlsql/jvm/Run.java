@@ -5,8 +5,10 @@ import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.util.List;
 import java.util.concurrent.atomic.AtomicInteger;
+import org.apache.commons.io.IOUtils;
 import org.apache.spark.TaskContext;
 import org.apache.spark.memory.MemoryManager;
+import org.apache.spark.network.BlockTransferService;
 import org.apache.spark.shuffle.FetchFailedException;
 import org.apache.spark.storage.BlockManager;
 import org.apache.spark.storage.BlockManagerId;
@@ -75,9 +77,8 @@ public final class Run implements java.io.Serializable {
   private static RDDBlockId put(int rdd, ByteBuffer[] pieces) {
     RDDBlockId id = new RDDBlockId(rdd, NEXT.getAndIncrement());
     ChunkedByteBuffer bytes = new ChunkedByteBuffer(pieces);
-    // No more than half of what is free: what others have cached stays, and what they will cache finds room.
-    MemoryManager memory = Storage.memory();
-    boolean fits = bytes.size() <= (memory.maxOnHeapStorageMemory() - memory.onHeapStorageMemoryUsed()) / 2;
+    MemoryManager memory = Storage.memory();  // of which half is left to others: what they have cached stays there
+    boolean fits = memory.onHeapStorageMemoryUsed() + bytes.size() <= memory.maxOnHeapStorageMemory() / 2;
     StorageLevel level = fits ? StorageLevel$.MODULE$.MEMORY_AND_DISK_SER() : StorageLevel$.MODULE$.DISK_ONLY();
     BlockManager manager = Storage.manager();
     if (manager.putBytes(id, bytes, level, false, manager.putBytes$default$5(), manager.putBytes$default$6(), BYTES)) return id;
@@ -112,8 +113,9 @@ public final class Run implements java.io.Serializable {
   }
 
   private ByteBuffer fetched() {
+    BlockTransferService service = Storage.manager().blockTransferService();
     try {
-      return Storage.manager().blockTransferService().fetchBlockSync(where.host(), where.port(), where.executorId(), block.name(), null).nioByteBuffer();
+      return service.fetchBlockSync(where.host(), where.port(), where.executorId(), block.name(), null).nioByteBuffer();
     } catch (Exception e) {
       throw lost(e);
     }
@@ -161,7 +163,7 @@ public final class Run implements java.io.Serializable {
       throw lost(e);
     }
     position = from + length;
-    if (!stays || next == buckets.length) close();
+    if (!stays || next == buckets.length) stop();
   }
 
   private long length(int from, int to) {
@@ -172,23 +174,20 @@ public final class Run implements java.io.Serializable {
 
   /** Ends reading, if need be in the middle. */
   void close() {
-    try {
-      if (open != null) open.close();
-    } catch (IOException e) {
-      throw lost(e);
-    }
-    open = null;
+    stop();
+    if (here != null && !here.equals(block)) Storage.manager().removeBlock(here, false);
   }
 
-  void forget() {
-    close();
-    if (here != null && !here.equals(block)) Storage.manager().removeBlock(here, false);
+  private void stop() {
+    IOUtils.closeQuietly(open);
+    open = null;
   }
 
   private RuntimeException lost(Exception cause) {
     TaskContext context = TaskContext.get();
     context.killTaskIfInterrupted();
-    Platform.throwException(new FetchFailedException(told(context), shuffle, task, partition, context.partitionId(), "Packed rows are gone: " + block, cause));
+    String said = "Packed rows are gone: " + block;
+    Platform.throwException(new FetchFailedException(told(context), shuffle, task, partition, context.partitionId(), said, cause));
     return null;
   }
 
