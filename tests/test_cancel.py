@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,17 +16,11 @@ import dlsql
 from tests.clients import WORKERS
 from tests.conftest import CONF
 from tests.test_catalog import refusal
+from tests.waiting import until
 
 ENDLESS = """CREATE MODEL endless OPTIONS (model_type = 'linear_regressor', num_workers = {workers}, batch_size = 8, max_iterations = 100000,
              early_stop = false) AS SELECT id AS x, id * 2D AS label FROM range(64)"""
 SECONDS = 5
-
-
-def until(true: Callable[[], object], seconds: float = 60) -> None:
-    """Waits for a condition."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it never came true"
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3], ids=["alone", "in a gang", "merged by the driver"])

@@ -18,8 +18,10 @@ from pyspark.sql import functions as F
 
 from dlsql import training
 from dlsql.session import language
+from dlsql.training import jobs
 from dlsql.training.running import Running
 from examples.datasets import path
+from tests.waiting import until
 
 PROFILE = importlib.import_module("dlsql.training.profile")  # a function of the package has its name
 LINEAR = "model_type = 'linear_regressor', max_iterations = 1"
@@ -413,6 +415,26 @@ def test_int8_of_a_large_network_is_refused_before_it_trains(spark: SparkSession
     with pytest.raises(AnalysisException, match=said):
         train(spark, options, "SELECT id AS x, id * 2 AS label FROM range(200)", "refused")
     assert packed == []
+
+
+def test_what_blocks_were_made_of_is_gone_when_training_begins(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows on their way to the workers take memory, or disk, only until they are there."""
+    first, run = [], jobs.train
+    manager = language(spark).bridge._class("dlsql.Storage").manager()
+
+    def kept() -> set[int]:
+        """RDDs that have blocks."""
+        blocks = str(manager.blockInfoManager().entries().mkString(" "))
+        return {int(number) for number in re.findall(r"rdd_(\d+)_", blocks)}
+
+    def watched(*given: Any) -> Any:
+        until(lambda: kept() == set(spark.sparkContext._jsc.getPersistentRDDs()))
+        first.append(kept())
+        return run(*given)
+
+    monkeypatch.setattr(jobs, "train", watched)
+    train(spark, LINEAR, "SELECT id AS x, id * 2 AS label FROM range(2000)", "light")
+    assert [len(one) for one in first] == [1]
 
 
 def test_an_error_in_the_query_says_where_in_the_query_it_is(spark: SparkSession) -> None:

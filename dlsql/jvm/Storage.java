@@ -22,7 +22,7 @@ import org.apache.spark.util.SerializableConfiguration;
 /** What Spark keeps on the disk of a host. */
 public final class Storage {
   /** This process's. */
-  static BlockManager manager() {
+  public static BlockManager manager() {
     return (BlockManager) here("blockManager", BlockManager.class);
   }
 

@@ -6,14 +6,15 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyspark
+
+from tests.waiting import until
 
 _SCRIPT = Path(__file__).resolve().parent.parent / "workers" / "cluster.py"
 READINGS = "SELECT * FROM readings"
@@ -24,14 +25,6 @@ CONF = {
     "spark.driver.host": "127.0.0.1",
     "spark.driver.memory": "1g",
 }
-
-
-def until(true: Callable[[], object], seconds: float = 100) -> None:
-    """Waits for a condition."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.02)
 
 
 @dataclass(frozen=True, slots=True)

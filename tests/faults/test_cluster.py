@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.applications import Application, application, cluster, until
+from tests.faults.applications import Application, application, cluster
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 

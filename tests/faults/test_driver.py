@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.applications import application, until
+from tests.faults.applications import application
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 

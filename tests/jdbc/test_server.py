@@ -6,8 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.clients import WORKERS, Answer, PyHive, Server, beeline_command, connect, jdbc
+from tests.waiting import until
 
 pytestmark = pytest.mark.jdbc
 
@@ -41,13 +41,6 @@ def hive(server: Server) -> Iterator[PyHive]:
 def rows(answer: Answer) -> list[tuple[Any, ...]]:
     assert answer.error is None
     return answer.rows
-
-
-def until(true: Callable[[], bool], seconds: float = 100) -> None:
-    """Waits for a condition."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it never came true"
 
 
 def test_types_of_answers_stand_in_the_metadata_of_jdbc(hive: PyHive, server: Server) -> None:

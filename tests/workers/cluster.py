@@ -97,8 +97,8 @@ def kept_blocks() -> int:
 
 def lose_runs() -> None:
     """What an executor's blocks are made of again is gone where Spark says it is: on another one."""
-    for rdd in range(kept_blocks()):
-        context._jsc.sc().env().blockManager().master().removeRdd(rdd, True)
+    for rdd in range(kept_blocks() - 5, kept_blocks()):  # that the blocks' descends from
+        context._jsc.sc().unpersistRDD(rdd, True)
     kill_executor()
 
 
@@ -148,6 +148,7 @@ FAULTS = {f.__name__: f for f in (
 begun = 0
 pending: list[str] = []
 threads: list[threading.Thread] = []
+done: list[str] = []
 stopped: list[int] = []  # Python workers
 kept: dict[str, int] = {}
 wanted = 0  # executors that the third round waits for
@@ -155,12 +156,17 @@ run_job = jobs.train
 settle = Bridge.settle
 
 
+def happen(fault: str) -> None:
+    FAULTS[fault]()
+    done.append(fault)
+
+
 def watched_job(*given: object) -> object:
     """Every other round something happens to, while it runs."""
     global begun
     begun += 1
     if pending and begun % 2 == 0:
-        threads.append(threading.Thread(target=FAULTS[pending.pop(0)]))
+        threads.append(threading.Thread(target=happen, args=(pending.pop(0),)))
         threads[-1].start()
     if begun == 3:
         until(lambda: len(executors()) >= wanted)
@@ -184,6 +190,7 @@ def train(name: str, options: str, faults: list[str], query: str, executors_want
     begun, wanted, pending[:] = 0, executors_wanted, faults
     Bridge.settle = settle if set(faults).isdisjoint({"lose_runs", "lose_blocks"}) else lambda *_: None  # type: ignore[method-assign]
     threads.clear()
+    done.clear()
     kept.clear()
     try:
         row = spark.sql(f"CREATE OR REPLACE MODEL {name} OPTIONS ({options}) AS {query}").collect()[0]
@@ -198,13 +205,12 @@ def train(name: str, options: str, faults: list[str], query: str, executors_want
         with suppress(ProcessLookupError):
             os.kill(worker, signal.SIGKILL)
     stopped.clear()
-    happened = faults[: len(threads)]
     if "weights" in told:
         began = spark.sql(f"SELECT min(at) FROM ML_TRAINING_INFO('{name}@v{row['version']}')").collect()[0][0]
         told["resumed"] = began < started  # its first round is another process's
     left = context._jsc.getPersistentRDDs().size()
     return {
-        "error": None, **told, **kept, "happened": happened, "rounds": begun, "cached": left, "executors": len(executors()), "storage": storage(),
+        "error": None, **told, **kept, "happened": [*done], "rounds": begun, "cached": left, "executors": len(executors()), "storage": storage(),
     }  # fmt: skip
 
 
@@ -225,19 +231,18 @@ def score(name: str, faults: list[str], rows: int) -> dict[str, object]:
     """The rows are made where they are scored: nothing is lost with an executor but its work."""
     given = spark.range(0, rows, 1, 40).selectExpr("id", *COLUMNS)
     scored = given.selectExpr("id", f"PREDICT('{name}', struct(*)) AS y").selectExpr("count(y)", "bit_xor(xxhash64(id, y))")
-    happened: list[str] = []
+    done.clear()
 
-    def happen() -> None:
+    def meddle() -> None:
         for fault in faults:
             until(half_scored)
-            FAULTS[fault]()
-            happened.append(fault)
+            happen(fault)
 
-    meanwhile = threading.Thread(target=happen)
+    meanwhile = threading.Thread(target=meddle)
     meanwhile.start()
     count, hashed = scored.collect()[0]
     meanwhile.join()
-    return {"count": count, "hash": hashed, "happened": happened, "mapped": mapped()}
+    return {"count": count, "hash": hashed, "happened": [*done], "mapped": mapped()}
 
 
 print(json.dumps("ready"), flush=True)
