@@ -199,7 +199,7 @@ public final class Packing {
       slots[i] = n;
       if (n + 1 < capacity) return;
       if (full[place] == null) full[place] = new ArrayList();
-      full[place].add(chunk);
+      full[place].add(new Run.Chunk(place, chunk, 0, capacity));
       counts[place] = 0;
       held += chunk.length;
     }
@@ -207,34 +207,30 @@ public final class Packing {
     /** A run for each worker of what is held. */
     private void write() {
       for (int worker = 0, place = 0; worker < how.workers; worker++) {
-        List chunks = new ArrayList(), places = new ArrayList();
+        List chunks = new ArrayList();
         for (int end = place + 2 * how.buckets; place < end; place++) {
-          for (int i = 0; full[place] != null && i < full[place].size(); i++) chunks.add(new Run.Chunk((byte[]) full[place].get(i), 0, capacity));
-          if (counts[place] > 0) chunks.add(joined(filled[place], counts[place]));
-          while (places.size() < chunks.size()) places.add(Integer.valueOf(place));
+          if (full[place] != null) chunks.addAll(full[place]);
+          if (counts[place] > 0) chunks.add(joined(place));
           full[place] = null;
           counts[place] = 0;
         }
         if (chunks.isEmpty()) continue;
-        Run run = new Run(how.rdd, size, places, chunks);
+        Run run = new Run(how.rdd, size, chunks);
         ready.add(new Tuple2(Integer.valueOf(worker), run));
-        if (!run.isHeld()) for (Object chunk : chunks) spare(((Run.Chunk) chunk).bytes);
+        if (!run.isHeld()) for (Object chunk : chunks) if (((Run.Chunk) chunk).rows == capacity) spare.add(((Run.Chunk) chunk).bytes);
       }
       held = 0;
     }
 
     /** A chunk that is not full, in an array of its own: its parts closer together. */
-    private Run.Chunk joined(byte[] chunk, int n) {
-      byte[] to = new byte[n * size];
+    private Run.Chunk joined(int place) {
+      int n = counts[place];
+      byte[] chunk = filled[place], to = new byte[n * size];
       for (int part = 0, begin = 0; part < ends.length; begin = ends[part++]) {
         System.arraycopy(chunk, capacity * begin, to, n * begin, n * (ends[part] - begin));
       }
-      spare(chunk);
-      return new Run.Chunk(to, 0, n);
-    }
-
-    private void spare(byte[] chunk) {
-      if (chunk.length == capacity * size) spare.add(chunk);
+      spare.add(chunk);
+      return new Run.Chunk(place, to, 0, n);
     }
   }
 
@@ -506,7 +502,7 @@ public final class Packing {
     }
 
     public RDD unpersist(boolean blocking) {
-      runs.unpersist(blocking);
+      runs.unpersist(blocking);  // of blocks that were never made, or made again
       kept.unpersist(blocking);
       return this;
     }
@@ -544,8 +540,7 @@ public final class Packing {
       }
       BlockManager manager = Storage.manager();
       if (manager.getStatus(id).isDefined()) manager.removeBlock(id, true);  // of an attempt that failed, or whose file is gone; Spark would keep it
-      return manager.putBytes(id, new ChunkedByteBuffer(pieces), StorageLevel$.MODULE$.DISK_ONLY(), true, manager.putBytes$default$5(),
-          manager.putBytes$default$6(), BYTES);
+      return Storage.put(manager, id, pieces, StorageLevel$.MODULE$.DISK_ONLY(), true);
     }
 
     private static java.nio.ByteBuffer bytes(RDDBlockId id) {

@@ -19,8 +19,6 @@ import org.apache.spark.unsafe.Platform;
 import org.apache.spark.util.io.ChunkedByteBuffer;
 import scala.Option;
 import scala.Tuple2;
-import scala.reflect.ClassTag;
-import scala.reflect.ClassTag$;
 
 /**
  * Rows of one worker that a task packed: chunks, by bucket, in a block that its executor keeps. Spark's shuffle says which, and that one is
@@ -29,15 +27,15 @@ import scala.reflect.ClassTag$;
  */
 public final class Run implements java.io.Serializable {
   private static final AtomicInteger NEXT = new AtomicInteger();  // number of a block of this process
-  private static final ClassTag BYTES = ClassTag$.MODULE$.apply(byte[].class);
 
   private final int size;  // of a row
   private final int[] buckets;  // of each chunk
   private final int[] rows;
   private final RDDBlockId block;
-  private final BlockManagerId where = Storage.manager().blockManagerId();
+  private final BlockManagerId where;
   private final long task = TaskContext.get().taskAttemptId();
   private final int partition = TaskContext.get().partitionId();
+  private transient BlockManager manager = Storage.manager();
   private transient int shuffle;
   private transient boolean stays;
   private transient RDDBlockId here;
@@ -48,11 +46,13 @@ public final class Run implements java.io.Serializable {
 
   /** Rows as they lie in memory, parts apart. */
   static final class Chunk {
+    final int bucket;
     final byte[] bytes;
     final int from;
     final int rows;
 
-    Chunk(byte[] bytes, int from, int rows) {
+    Chunk(int bucket, byte[] bytes, int from, int rows) {
+      this.bucket = bucket;
       this.bytes = bytes;
       this.from = from;
       this.rows = rows;
@@ -60,34 +60,33 @@ public final class Run implements java.io.Serializable {
   }
 
   /** Keeps chunks of rows of so many bytes, in memory where there is plenty, as a block of an RDD. */
-  Run(int rdd, int size, List buckets, List chunks) {
+  Run(int rdd, int size, List chunks) {
     this.size = size;
-    this.buckets = new int[chunks.size()];
+    where = manager.blockManagerId();
+    buckets = new int[chunks.size()];
     rows = new int[chunks.size()];
     ByteBuffer[] pieces = new ByteBuffer[chunks.size()];
     for (int i = 0; i < pieces.length; i++) {
       Chunk chunk = (Chunk) chunks.get(i);
-      this.buckets[i] = ((Integer) buckets.get(i)).intValue();
+      buckets[i] = chunk.bucket;
       rows[i] = chunk.rows;
       pieces[i] = ByteBuffer.wrap(chunk.bytes, chunk.from, chunk.rows * size);
     }
     block = put(rdd, pieces);
   }
 
-  private static RDDBlockId put(int rdd, ByteBuffer[] pieces) {
+  private RDDBlockId put(int rdd, ByteBuffer[] pieces) {
     RDDBlockId id = new RDDBlockId(rdd, NEXT.getAndIncrement());
-    ChunkedByteBuffer bytes = new ChunkedByteBuffer(pieces);
     MemoryManager memory = Storage.memory();  // of which half is left to others: what they have cached stays there
-    boolean fits = memory.onHeapStorageMemoryUsed() + bytes.size() <= memory.maxOnHeapStorageMemory() / 2;
+    boolean fits = memory.onHeapStorageMemoryUsed() + length(0, rows.length) <= memory.maxOnHeapStorageMemory() / 2;
     StorageLevel level = fits ? StorageLevel$.MODULE$.MEMORY_AND_DISK_SER() : StorageLevel$.MODULE$.DISK_ONLY();
-    BlockManager manager = Storage.manager();
-    if (manager.putBytes(id, bytes, level, false, manager.putBytes$default$5(), manager.putBytes$default$6(), BYTES)) return id;
+    if (Storage.put(manager, id, pieces, level, false)) return id;
     throw new Language.Failure("DLSQL_STORAGE", "58030", "Could not write " + id + ".");
   }
 
   /** Whether memory holds it, and with it the chunks that it was made of. */
   boolean isHeld() {
-    return Storage.manager().memoryStore().contains(block);
+    return manager.memoryStore().contains(block);
   }
 
   /**
@@ -99,8 +98,9 @@ public final class Run implements java.io.Serializable {
   void open(int shuffle, boolean stays) {
     this.shuffle = shuffle;
     this.stays = stays;
+    manager = Storage.manager();
     bytes = new byte[0];
-    here = where.equals(Storage.manager().blockManagerId()) ? block : put(block.rddId(), pieces(fetched()));
+    here = where.equals(manager.blockManagerId()) ? block : put(block.rddId(), pieces(fetched()));
   }
 
   private ByteBuffer[] pieces(ByteBuffer all) {
@@ -113,7 +113,7 @@ public final class Run implements java.io.Serializable {
   }
 
   private ByteBuffer fetched() {
-    BlockTransferService service = Storage.manager().blockTransferService();
+    BlockTransferService service = manager.blockTransferService();
     try {
       return service.fetchBlockSync(where.host(), where.port(), where.executorId(), block.name(), null).nioByteBuffer();
     } catch (Exception e) {
@@ -137,14 +137,18 @@ public final class Run implements java.io.Serializable {
   void read(List chunks) {
     int first = next;
     for (int bucket = bucket(); bucket() == bucket;) next++;
-    Option held = Storage.manager().memoryStore().getBytes(here);  // until Spark needs the memory
+    Option held = manager.memoryStore().getBytes(here);  // until Spark needs the memory
     if (held.isDefined()) {
       ByteBuffer[] pieces = ((ChunkedByteBuffer) held.get()).chunks();
-      for (int i = first; i < next; i++) chunks.add(new Chunk(pieces[i].array(), pieces[i].arrayOffset() + pieces[i].position(), rows[i]));
+      for (int i = first; i < next; i++) chunks.add(chunk(i, pieces[i].array(), pieces[i].arrayOffset() + pieces[i].position()));
     } else {
       load(first);
-      for (int i = first, from = 0; i < next; from += rows[i++] * size) chunks.add(new Chunk(bytes, from, rows[i]));
+      for (int i = first, from = 0; i < next; from += rows[i++] * size) chunks.add(chunk(i, bytes, from));
     }
+  }
+
+  private Chunk chunk(int i, byte[] bytes, int from) {
+    return new Chunk(buckets[i], bytes, from, rows[i]);
   }
 
   /** Reads the chunks from one on up to the next. */
@@ -154,7 +158,7 @@ public final class Run implements java.io.Serializable {
     if (bytes.length < length) bytes = new byte[length];
     try {
       if (open == null) {
-        open = new DataInputStream(Storage.manager().diskStore().getBytes(here).toInputStream());
+        open = new DataInputStream(manager.diskStore().getBytes(here).toInputStream());
         position = 0;
       }
       open.skipNBytes(from - position);
@@ -175,7 +179,7 @@ public final class Run implements java.io.Serializable {
   /** Ends reading, if need be in the middle. */
   void close() {
     stop();
-    if (here != null && !here.equals(block)) Storage.manager().removeBlock(here, false);
+    if (here != null && !here.equals(block)) manager.removeBlock(here, false);
   }
 
   private void stop() {

@@ -7,6 +7,7 @@ import java.io.ObjectInput;
 import java.io.ObjectOutput;
 import java.lang.invoke.MethodHandles;
 import java.lang.invoke.MethodType;
+import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.StandardCopyOption;
@@ -16,14 +17,23 @@ import org.apache.hadoop.fs.Path;
 import org.apache.spark.MapOutputTracker;
 import org.apache.spark.api.python.PythonBroadcast;
 import org.apache.spark.memory.MemoryManager;
+import org.apache.spark.storage.BlockId;
 import org.apache.spark.storage.BlockManager;
+import org.apache.spark.storage.StorageLevel;
 import org.apache.spark.util.SerializableConfiguration;
+import org.apache.spark.util.io.ChunkedByteBuffer;
+import scala.reflect.ClassTag$;
 
-/** What Spark keeps on the disk of a host. */
+/** What Spark keeps on a host, and the parts of it in this process that do. */
 public final class Storage {
-  /** This process's. */
   public static BlockManager manager() {
     return (BlockManager) here("blockManager", BlockManager.class);
+  }
+
+  /** Keeps bytes as a block; whether Spark did. */
+  static boolean put(BlockManager manager, BlockId id, ByteBuffer[] pieces, StorageLevel level, boolean tellDriver) {
+    return manager.putBytes(id, new ChunkedByteBuffer(pieces), level, tellDriver, manager.putBytes$default$5(), manager.putBytes$default$6(),
+        ClassTag$.MODULE$.apply(byte[].class));
   }
 
   /** Where the tasks' outputs lie that shuffles read. */
@@ -35,7 +45,7 @@ public final class Storage {
     return (MemoryManager) here("memoryManager", MemoryManager.class);
   }
 
-  /** A part of Spark in this process. Janino cannot read the class that tells it. */
+  /** A part of Spark. Janino cannot read the class that tells it, and to ask it takes its time. */
   private static Object here(String part, Class type) {
     try {
       Class environment = Class.forName("org.apache.spark.SparkEnv");

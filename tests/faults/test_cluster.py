@@ -156,10 +156,7 @@ def test_where_spark_encrypts_its_files_blocks_travel_as_bytes_to_the_same_weigh
     query = "SELECT transform(sequence(1, 128), i -> sin(id * i)) AS x, id % 7 * 1D AS label FROM range(60000)"
     options = "model_type = 'linear_regressor', num_workers = 2, batch_size = 4096, max_iterations = 1, early_stop = false"
     plain = two.train("plain", options, [], query)
-    little = {
-        "spark.io.encryption.enabled": "true",
-        "spark.memory.fraction": "0.01",
-    }  # 7 MB for blocks, of which a run takes no more than half
-    with application(tmp_path, "local[2]", little) as running:
+    little = {"spark.memory.fraction": "0.01"}  # 7 MB for blocks, of which a run takes no more than half
+    with application(tmp_path, "local[2]", little | {"spark.io.encryption.enabled": "true"}) as running:
         told = [running.train("encrypted", INSIDE, []), running.train("larger", options, [], query)]
     assert [(one["error"], one["weights"], one["cached"]) for one in told] == [(None, undisturbed[INSIDE], 0), (None, plain["weights"], 0)]
